@@ -107,6 +107,17 @@ class AccType:
 
 
 @dataclass(frozen=True)
+class OpndType:
+    """Level K: a matrix operand group: `k` rows (the unit's KMAX for the dtype) of TE elements in vector registers."""
+
+    k: int
+    dtype: DType
+
+    def __str__(self) -> str:
+        return f"opnd<{self.k} x {self.dtype}>"
+
+
+@dataclass(frozen=True)
 class TokType:
     """Level K: a DMA transfer's token (the warp's transfer count)."""
 
@@ -114,4 +125,4 @@ class TokType:
         return "tok"
 
 
-Type = TensorType | IdxType | ScalarType | VecType | MemType | AccType | TokType
+Type = TensorType | IdxType | ScalarType | VecType | MemType | AccType | OpndType | TokType

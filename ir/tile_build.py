@@ -56,13 +56,13 @@ class K:
 
     # -- plumbing
     def emit(self, name: str, operands: Sequence[Value] = (), types: Sequence[Type] = (), regions: Sequence[Block] = (),
-             **attrs: object) -> list[Value]:
+             /, **attrs: object) -> list[Value]:
         op = Op(name, list(operands), attrs=dict(attrs), regions=list(regions), loc=self.loc)  # type: ignore[arg-type]
         op.results = [Value(t, op, i) for i, t in enumerate(types)]
         self.block.ops.append(op)
         return op.results
 
-    def _one(self, name: str, operands: Sequence[Value], type: Type, **attrs: object) -> Value:
+    def _one(self, name: str, operands: Sequence[Value], type: Type, /, **attrs: object) -> Value:
         return self.emit(name, operands, [type], **attrs)[0]
 
     @contextmanager

@@ -111,13 +111,13 @@ class Builder:
         self.loc = loc
 
     def op(self, name: str, operands: Sequence[Value] = (), types: Sequence[Type] = (), regions: Sequence[Block] = (),
-           **attrs: Attr) -> list[Value]:
+           /, **attrs: Attr) -> list[Value]:
         o = Op(name, list(operands), attrs=dict(attrs), regions=list(regions), loc=self.loc)
         o.results = [Value(t, o, i) for i, t in enumerate(types)]
         self.block.ops.append(o)
         return o.results
 
-    def one(self, name: str, operands: Sequence[Value], type: Type, **attrs: Attr) -> Value:
+    def one(self, name: str, operands: Sequence[Value], type: Type, /, **attrs: Attr) -> Value:
         return self.op(name, operands, [type], **attrs)[0]
 
     def region(self, types: Sequence[Type], body: Callable[[Builder, list[Value]], Sequence[Value]]) -> Block:

@@ -177,6 +177,31 @@ class K:
             types = types or [v.type for v in out]
         return self.emit("if", [cond], types, blocks)
 
+    # -- structure that later passes expand: `grid.work` (P12) and `pipe` (P11)
+    def work(self, count: Value, body: Callable[[Value], None]) -> None:
+        """body(w) for every work item w < count, shared out over the CTAs."""
+        block = Block([Value(IDX, hint="w")])
+        with self.at(block):
+            body(block.args[0])
+            self.emit("yield")
+        self.emit("grid.work", [count], [], [block])
+
+    def pipe(self, w: Value, lo: Value, hi: Value, step: int, init: Sequence[Value],
+             copy: Callable[[Value, Value, Value, Value], None],
+             body: Callable[[Value, Value, Value, list[Value]], Sequence[Value]], *, private: bool) -> list[Value]:
+        """for i in lo..hi step `step`: copy(w, i, stage, wstage) starts the transfers of that step, then, when they are there,
+        body(i, stage, wstage, carried) -> next carried. `stage` in {0, 1} changes every step, `wstage` every work item; the copy
+        region uses only its arguments and values from outside grid.work. `private`: each warp copies for itself (no barriers)."""
+        cblock = Block([Value(IDX, hint=h) for h in ("w", "i", "stage", "wstage")])
+        with self.at(cblock):
+            copy(*cblock.args)
+            self.emit("yield")
+        bblock = Block([*(Value(IDX, hint=h) for h in ("i", "stage", "wstage")), *(Value(v.type) for v in init)])
+        with self.at(bblock):
+            i, stage, wstage, *carried = bblock.args
+            self.emit("yield", list(body(i, stage, wstage, carried)))
+        return self.emit("pipe", [w, lo, hi, *init], [v.type for v in init], [cblock, bblock], step=step, private=private)
+
     # -- matrix tiles
     def acc_alloc(self, dtype: DType = DType.f32) -> Value:
         """A matrix tile (TE x TE), contents unspecified. Allocation is static: at most four in a kernel at once."""

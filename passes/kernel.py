@@ -1,0 +1,183 @@
+"""What the two lowerings (vector rows, matrix tiles) share: the K function's frame, waves of stream states, anchors, results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rvgpu.errors import RvgpuError
+from rvgpu.ir.core import Block, Func, Op, Value
+from rvgpu.ir.dims import Dim
+from rvgpu.ir.tile_build import K, KFunc, KTensor
+from rvgpu.ir.types import DType, TensorType
+from rvgpu.passes.rows import Emitter, Rows
+
+IDENTITY = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
+REDUCE_OP = {"sum": "add", "max": "max", "min": "min"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a kernel is specialised to: machine facts, exact extents, and upper bounds (a power of two) of the other dims."""
+
+    vlen: int
+    te: int
+    warps: int
+    cores: int
+    spm_bytes: int
+    exact: Mapping[str, int] = field(default_factory=dict)
+    upper: Mapping[str, int] = field(default_factory=dict)
+
+    def bound(self, dim: Dim) -> int:
+        """The largest value `dim` may have in this kernel (its names are bounded; negative terms count as 0)."""
+        out = dim.const
+        for n, c in dim.terms:
+            if n in self.exact:
+                out += c * self.exact[n]
+            elif c > 0:
+                out += c * self.upper[n]
+        return out
+
+    def static(self, dim: Dim) -> int | None:
+        return dim.value(self.exact) if all(n in self.exact for n in dim.names) else None
+
+
+@dataclass(eq=False)
+class State:
+    """One running reduction of a stream: kind, the values of its body (two: a contraction) and the anchors they use."""
+
+    index: int
+    kind: str
+    body: Block
+    anchors: tuple[int, ...]
+    dtype: DType
+    dims: tuple[Dim, ...]
+
+    @property
+    def contraction(self) -> bool:
+        return len(self.body.yielded) == 2
+
+
+@dataclass(eq=False)
+class Stream:
+    """A `stream` op taken apart (docs/ir.md)."""
+
+    op: Op
+    dim: Dim
+    states: list[State]
+    anchor_needs: tuple[tuple[int, ...], ...]
+    atoms: Block
+    anchors: Block
+    rebase: Block
+    finish: Block
+
+    @staticmethod
+    def of(op: Op) -> Stream:
+        dim = op.attrs["dim"]
+        kinds = op.attrs["kinds"]
+        anchor_of = op.attrs["anchor_of"]
+        needs = op.attrs["anchor_needs"]
+        assert isinstance(dim, Dim) and isinstance(kinds, tuple) and isinstance(anchor_of, tuple) and isinstance(needs, tuple)
+        n = len(kinds)
+        finish = op.regions[3 + n]
+        states = []
+        for k in range(n):
+            t = finish.args[k].tensor
+            anchors = anchor_of[k]
+            assert isinstance(anchors, tuple)
+            states.append(State(k, str(kinds[k]), op.regions[1 + k], tuple(int(a) for a in anchors),  # type: ignore[arg-type]
+                                t.dtype, t.dims))
+        return Stream(op, dim, states, tuple(tuple(int(i) for i in t) for t in needs),  # type: ignore[union-attr,arg-type]
+                      op.regions[0], op.regions[1 + n], op.regions[2 + n], finish)
+
+    def link(self, em: Emitter) -> None:
+        """Region arguments stand for what is passed to them: captures, atoms, finished totals."""
+        for arg, value in zip(self.atoms.args, self.op.operands, strict=True):
+            em.alias[arg] = value
+        for state in self.states:
+            atoms = self.atoms.yielded
+            for arg, value in zip(state.body.args[:len(atoms)], atoms, strict=True):
+                em.alias[arg] = value
+        for result, value in zip(self.op.results, self.finish.yielded, strict=True):
+            em.alias[result] = value
+
+    def waves(self) -> list[list[State]]:
+        """States in dependency order, cut where a body needs an anchor that is not there before the wave."""
+        out: list[list[State]] = []
+        done: set[int] = set()
+        for state in self.states:
+            need = {s for a in state.anchors for s in self.anchor_needs[a]}
+            if not out or not need <= done:
+                done |= {s.index for s in out[-1]} if out else set()
+                out.append([])
+                assert need <= done, "anchors come from earlier states"
+            out[-1].append(state)
+        return out
+
+    def anchor_args(self, state: State) -> list[Value]:
+        return state.body.args[len(self.atoms.yielded):]
+
+
+def frame(func: Func, limits: Limits) -> tuple[K, Emitter]:
+    """The K function of a cluster with its ABI lists, and an emitter that knows its parameters."""
+    tensors = [KTensor(p.name, p.value.tensor.dtype, p.value.tensor.dims) for p in func.params if not p.keyword]
+    names = func.result_names or (["out"] if len(func.results) == 1 else [f"out{i}" for i in range(len(func.results))])
+    tensors += [KTensor(n, t.dtype, t.dims, True) for n, t in zip(names, func.result_types, strict=True)]
+    scalars = [(p.name, p.value.tensor.dtype) for p in func.params if p.keyword]
+    kf = KFunc(func.name, tensors, scalars, func.dim_names(), limits.warps, vlen=limits.vlen, te=limits.te, loc=func.loc)
+    k = K(kf)
+    leaves = {p.value: (p.name, p.value.tensor.dims, p.value.tensor.dtype) for p in func.params if not p.keyword}
+    return k, Emitter(k, func.params, leaves)
+
+
+def find_stream(func: Func) -> Stream | None:
+    ops = [op for op in func.body.ops if op.name == "stream"]
+    assert len(ops) <= 1, "one stream in a cluster"
+    return Stream.of(ops[0]) if ops else None
+
+
+def results(func: Func, k: K) -> list[tuple[str, Value, TensorType]]:
+    outs = [t for t in k.func.tensors if t.output]
+    return [(t.name, v, ty) for t, v, ty in zip(outs, func.results, func.result_types, strict=True)]
+
+
+def ceil_div(k: K, x: Value, y: int | Value) -> Value:
+    y1 = k.const(y) if isinstance(y, int) else y
+    return k.idx("div", k.idx("add", x, k.idx("sub", y1, 1)), y1)
+
+
+def clamp(k: K, x: Value, most: Value | int) -> Value:
+    """min(max(x, 0), most)."""
+    return k.idx("min", k.idx("max", x, 0), most)
+
+
+def decode(k: K, flat: Value, extents: Sequence[Value]) -> list[Value]:
+    """Coordinates of a row-major flat index."""
+    out: list[Value] = []
+    for n, e in enumerate(reversed(extents)):
+        last = n == len(extents) - 1
+        out.append(flat if last else k.idx("rem", flat, e))
+        flat = flat if last else k.idx("div", flat, e)
+    return out[::-1]
+
+
+def safe_anchor(k: K, d: Value, vl: Value | None) -> tuple[Value, Callable[[Value], Value]]:
+    """(D with the bottoms -inf and NaN replaced by 0, a function that zeroes a delta where D was at its bottom)."""
+    def op(name: str, *xs: Value) -> Value:
+        return k.vt(name, *xs, vl=vl) if vl is not None else k.s(name, *xs)
+
+    def pick(cond: Value, x: Value, y: Value) -> Value:
+        return k.select(cond, x, y, vl) if vl is not None else k.s("select", cond, x, y)
+
+    zero = k.sconst(0.0, DType.f32)
+    is_real = op("gt", d, k.sconst(float("-inf"), DType.f32))
+    return pick(is_real, d, zero), lambda delta: pick(is_real, delta, zero)
+
+
+def reject(message: str, loc_of: Value | None = None) -> RvgpuError:
+    loc = loc_of.op.loc if loc_of is not None and loc_of.op is not None else None
+    return RvgpuError("E303", message, loc)
+
+
+def bind_all(values: Sequence[Value], rows: Sequence[Rows]) -> dict[Value, Rows | Callable[[], Rows]]:
+    return dict(zip(values, rows, strict=True))

@@ -1,0 +1,168 @@
+"""Which dims of a contraction cluster run where: batch, tile rows (m), tile columns (n), the streamed dim, and what is staged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rvgpu.ir.core import Func, Op, Value
+from rvgpu.ir.dims import Dim
+from rvgpu.ir.types import DType
+from rvgpu.passes.kernel import Limits, State, Stream, find_stream, frame, reject
+from rvgpu.passes.rows import Emitter, Piece, Sub
+
+KMAX = {8: 4, 16: 2, 32: 1, 64: 1}
+MATRIX_DTYPES = frozenset({DType.bf16, DType.f16, DType.f32})
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An argument tensor, possibly seen through renames: `dims` are its dims by the names in use, `sub` leads back to its own."""
+
+    value: Value
+    dims: tuple[Dim, ...]
+    sub: Sub
+
+
+@dataclass(eq=False)
+class Product:
+    """A contraction state: A (lanes m) is a leaf or an expression made row by row; B (lanes n) is a leaf."""
+
+    state: State
+    a: Leaf | None
+    a_value: Value
+    b: Leaf
+
+
+@dataclass(eq=False)
+class Atom:
+    """A contraction inside the streamed body over another dim c: its result rows are the streamed dim, its lanes m."""
+
+    value: Value
+    keys: Leaf  # carries the streamed dim
+    query: Leaf  # carries m
+    dim: Dim
+
+
+@dataclass(eq=False)
+class MatrixPlan:
+    stream: Stream
+    products: list[Product]
+    vectors: list[State]
+    atoms: list[Atom]
+    batch: tuple[Dim, ...]
+    m: tuple[Dim, ...]
+    n: tuple[Dim, ...]
+    dtype: DType  # of the operands
+    leaves: list[Leaf] = field(default_factory=list)
+
+    @property
+    def streamed_rows(self) -> bool:
+        """True when A is made from tiles in registers (attention), false for plain GEMM loops."""
+        return any(p.a is None for p in self.products)
+
+    def static_dims(self) -> set[str]:
+        """Names whose exact value the scratchpad layout needs."""
+        return {n for a in self.atoms for n in a.dim.names}
+
+
+def leaf_of(em: Emitter, v: Value) -> Leaf | None:
+    v = em.resolve(v)
+    if v in em.tensors:
+        return Leaf(v, em.tensors[v][1], ())
+    if v.op is not None and v.op.name == "rename":
+        old, new = v.op.attrs["from"], v.op.attrs["to"]
+        assert isinstance(old, Dim) and isinstance(new, Dim)
+        inner = leaf_of(em, v.op.operands[0])
+        if inner is not None:
+            dims = tuple(new if d == old else d for d in inner.dims)
+            own = em.tensors[inner.value][1]
+            sub = tuple((o, Piece(d)) for o, d in zip(own, dims, strict=True) if o != d)
+            return Leaf(inner.value, dims, sub)
+    return None
+
+
+def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
+    """The plan of a cluster that runs on the matrix unit, or None when it belongs on the vector unit."""
+    _, em = frame(func, limits)
+    stream = find_stream(func)
+    if stream is None:
+        return None
+    stream.link(em)
+    r = stream.dim
+    contractions = [s for s in stream.states if s.contraction]
+    atoms = _atoms(em, stream)
+    if not contractions:
+        if atoms:
+            raise reject("a contraction inside a reduction without a matrix result is not supported yet", atoms[0].value)
+        return None
+    lhs, rhs = contractions[0].body.yielded
+    out_dims = func.result_types[0].dims
+    swap = leaf_of(em, rhs) is None or (leaf_of(em, lhs) is not None and bool(out_dims)
+                                        and out_dims[-1] in lhs.tensor.dims and out_dims[-1] not in rhs.tensor.dims)
+    if swap:
+        lhs, rhs = rhs, lhs
+    m = tuple(d for d in lhs.tensor.dims if d != r and d not in rhs.tensor.dims)
+    n = tuple(d for d in rhs.tensor.dims if d != r and d not in lhs.tensor.dims)
+    if not m or not n:
+        if atoms:
+            raise reject("a fused contraction needs a dim of its own on both sides", lhs)
+        return None
+    if lhs.tensor.dtype not in MATRIX_DTYPES or lhs.tensor.dtype != rhs.tensor.dtype:
+        return None
+    products = []
+    for s in contractions:
+        x, y = s.body.yielded
+        x, y = (y, x) if swap else (x, y)
+        b = leaf_of(em, y)
+        if b is None:
+            raise reject("the second factor of a fused contraction must be an argument or a stored tensor", y)
+        own_m = tuple(d for d in x.tensor.dims if d != r and d not in y.tensor.dims)
+        own_n = tuple(d for d in y.tensor.dims if d != r and d not in x.tensor.dims)
+        if set(own_m) != set(m) or set(own_n) != set(n):
+            raise reject("contractions of one kernel must share their dims", x)
+        products.append(Product(s, leaf_of(em, x), x, b))
+    leaves = [leaf for p in products for leaf in (p.a, p.b) if leaf] + [leaf for a in atoms for leaf in (a.keys, a.query)]
+    orders = [leaf.dims for leaf in leaves] + [t.dims for t in func.result_types]
+    m, extra_m = _mergeable(m, orders)
+    n, extra_n = _mergeable(n, orders)
+    every = [d for t in func.result_types for d in t.dims] + [d for leaf in leaves for d in leaf.dims]
+    inner = {a.dim for a in atoms}
+    batch = tuple(dict.fromkeys(d for d in [*extra_m, *extra_n, *every] if d not in m and d not in n and d != r and d not in inner))
+    batch = tuple(sorted(batch, key=lambda d: every.index(d)))
+    vectors = [s for s in stream.states if not s.contraction]
+    return MatrixPlan(stream, products, vectors, atoms, batch, m, n, lhs.tensor.dtype, leaves)
+
+
+def _mergeable(group: tuple[Dim, ...], orders: Sequence[tuple[Dim, ...]]) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
+    """(dims that stand side by side in every tensor that has them and may run as one axis, the rest)."""
+    order = next((tuple(d for d in o if d in group) for o in reversed(orders) if all(d in o for d in group)), group)
+    for start in range(len(order)):
+        run = order[start:]
+        if all(not set(run) & set(o) or any(o[i:i + len(run)] == run for i in range(len(o))) for o in orders):
+            return run, order[:start]
+    return order[-1:], order[:-1]
+
+
+def _atoms(em: Emitter, stream: Stream) -> list[Atom]:
+    out = []
+    for op in stream.atoms.ops:
+        if op.name == "contract":
+            out.append(_atom(em, stream, op))
+        elif op.name == "reduce":
+            raise reject("a reduction over another dim inside a streamed body is not supported yet", op.results[0])
+    return out
+
+
+def _atom(em: Emitter, stream: Stream, op: Op) -> Atom:
+    x, y = (leaf_of(em, v) for v in op.operands)
+    dims = op.attrs["dims"]
+    assert isinstance(dims, tuple)
+    if x is None or y is None or len(dims) != 1:
+        raise reject("the factors of a fused contraction must be arguments or stored tensors", op.results[0])
+    c = dims[0]
+    assert isinstance(c, Dim)
+    keys, query = (x, y) if stream.dim in x.dims else (y, x)
+    if stream.dim in query.dims or stream.dim not in keys.dims:
+        raise reject("one factor of a fused contraction carries the streamed dim, the other does not", op.results[0])
+    return Atom(op.result, keys, query, c)

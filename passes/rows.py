@@ -1,0 +1,352 @@
+"""Level T expressions become level K rows: where each dim runs (lanes, rows, a fixed coordinate) decides how a value is made.
+
+A stack of scopes says which dims have a coordinate so far (work item, block of the streamed dim, row, chunk of lanes). A value is
+emitted in the outermost scope in which everything that it varies with is known, so whatever does not depend on an inner loop
+stands before it. A row scope may hold several rows at once (`rows` > 1): every op is then repeated per row, interleaved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rvgpu.errors import RvgpuError
+from rvgpu.ir.core import Block, Param, Value
+from rvgpu.ir.dims import Dim
+from rvgpu.ir.tile_build import CMPS, K
+from rvgpu.ir.types import DType, ScalarType, VecType
+
+Rows = tuple[Value, ...]  # one K value per row of the scope, or a single one for all rows
+
+
+@dataclass(frozen=True)
+class Piece:
+    """How a dim of the expression is reached from the coordinates in scope: dim `to`, shifted by `offset`; `index` picks the
+    operand of a concat along the dim."""
+
+    to: Dim
+    offset: Value | None = None
+    index: int = -1
+
+
+Sub = tuple[tuple[Dim, Piece], ...]
+
+
+@dataclass(eq=False)
+class Axis:
+    """Dims (several when merged, outermost first) that run together from `base`; along lanes when `vl` is given."""
+
+    dims: tuple[Dim, ...]
+    base: Value
+    vl: Value | None = None
+    lanes: int = 0
+
+
+Binding = Callable[[int], Value]  # row index within the scope -> K value
+
+
+@dataclass(eq=False)
+class Scope:
+    block: Block
+    axes: list[Axis] = field(default_factory=list)
+    bind: dict[Value, Rows | Callable[[], Rows]] = field(default_factory=dict)
+    rows: int = 1
+    memo: dict[tuple[Value, Sub], Rows] = field(default_factory=dict)
+    depth_memo: dict[tuple[Value, Sub], int] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Staged:
+    """A tensor (or part of it) that stands in scratchpad: `at(sub, row)` gives its sub-buffer and the lane axis or None."""
+
+    at: Callable[[Emitter, Sub, int], tuple[Value, int | None]]
+
+
+COMMUTATIVE = frozenset({"add", "mul", "max", "min", "and", "or", "eq", "ne"})
+SWAPPED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le", "eq": "eq", "ne": "ne"}
+
+
+class Emitter:
+    def __init__(self, k: K, params: Sequence[Param], tensors: Mapping[Value, tuple[str, tuple[Dim, ...], DType]]) -> None:
+        self.k = k
+        self.tensors = dict(tensors)
+        self.scalars = {p.value: p.name for p in params if p.keyword}
+        self.alias: dict[Value, Value] = {}
+        self.staged: dict[Value, Staged] = {}
+        self.scopes: list[Scope] = [Scope(k.block)]
+        self._extents: dict[Dim, Value] = {}
+        self._views: dict[tuple[str, tuple[tuple[Dim, ...], ...]], Value] = {}
+
+    # -- scopes
+    @contextmanager
+    def scope(self, axes: Sequence[Axis] = (), bind: Mapping[Value, Rows | Callable[[], Rows]] | None = None,
+              rows: int = 1) -> Iterator[Scope]:
+        s = Scope(self.k.block, list(axes), dict(bind or {}), rows)
+        self.scopes.append(s)
+        yield s
+        self.scopes.pop()
+
+    @property
+    def root(self) -> Block:
+        return self.scopes[0].block
+
+    def lane_axis(self) -> Axis:
+        for s in reversed(self.scopes):
+            for a in s.axes:
+                if a.vl is not None:
+                    return a
+        raise AssertionError("no lane axis in scope")
+
+    def axis_of(self, dim: Dim) -> tuple[int, Axis]:
+        for depth in range(len(self.scopes) - 1, -1, -1):
+            for a in self.scopes[depth].axes:
+                if dim in a.dims:
+                    return depth, a
+        raise AssertionError(f"dim {dim} has no coordinate here")
+
+    # -- extents and views, at the function's top
+    def extent(self, dim: Dim) -> Value:
+        if dim not in self._extents:
+            k = self.k
+            with k.at(self.root):
+                v: Value | None = k.const(dim.const) if dim.const or not dim.terms else None
+                for name, c in dim.terms:
+                    term = self.extent(Dim.of(name)) if dim.name is None else k.dim(name)
+                    term = k.idx("mul", term, c) if c != 1 else term
+                    v = term if v is None else k.idx("add", v, term)
+            assert v is not None
+            self._extents[dim] = v
+        return self._extents[dim]
+
+    def product(self, dims: Sequence[Dim]) -> Value:
+        with self.k.at(self.root):
+            out = self.extent(dims[0]) if dims else self.k.const(1)
+            for d in dims[1:]:
+                out = self.k.idx("mul", out, self.extent(d))
+        return out
+
+    def view(self, name: str, dims: tuple[Dim, ...], dtype: DType, groups: tuple[tuple[Dim, ...], ...]) -> Value:
+        """The argument tensor with `groups` of adjacent dims merged into one axis each (they cover dims in order)."""
+        key = (name, groups)
+        if key not in self._views:
+            assert tuple(d for g in groups for d in g) == dims, (name, groups, dims)
+            with self.k.at(self.root):
+                extents, strides = [], []
+                for n, g in enumerate(groups):
+                    extents.append(self.product(g))
+                    rest = [d for later in groups[n + 1:] for d in later]
+                    strides.append(self.product(rest))
+                self._views[key] = self.k.mem_arg(name, dtype, extents, strides)
+        return self._views[key]
+
+    def groups(self, dims: tuple[Dim, ...], sub: Sub) -> list[tuple[tuple[Dim, ...], Axis, Value | None]]:
+        """dims cut into runs that belong to one axis each, with the axis and the shift of a substituted dim."""
+        out: list[tuple[tuple[Dim, ...], Axis, Value | None]] = []
+        lookup = dict(sub)
+        n = 0
+        while n < len(dims):
+            piece = lookup.get(dims[n])
+            _, axis = self.axis_of(piece.to if piece else dims[n])
+            if len(axis.dims) == 1:
+                out.append(((dims[n],), axis, piece.offset if piece else None))
+                n += 1
+                continue
+            run = dims[n:n + len(axis.dims)]
+            if run != axis.dims or piece:
+                raise RvgpuError("E301", f"dims {','.join(map(str, dims))} cannot be cut along the merged axis "
+                                 f"{','.join(map(str, axis.dims))}")
+            out.append((run, axis, None))
+            n += len(run)
+        return out
+
+    def address(self, name: str, dims: tuple[Dim, ...], dtype: DType, sub: Sub, row: int) -> tuple[Value, int | None]:
+        """The sub-buffer of a DRAM tensor at the coordinates in scope, and which of its axes runs along lanes."""
+        parts = self.groups(dims, sub)
+        mem = self.view(name, dims, dtype, tuple(g for g, _, _ in parts))
+        index, lane = [], None
+        for n, (_, axis, offset) in enumerate(parts):
+            at = self.coordinate(axis, row)
+            index.append(self.k.idx("add", at, offset) if offset is not None else at)
+            if axis.vl is not None:
+                lane = n
+        return (self.k.mem_at(mem, index) if index else mem), lane
+
+    def coordinate(self, axis: Axis, row: int) -> Value:
+        return axis.base if row == 0 or axis.vl is not None or not self._is_row(axis) else self.k.idx("add", axis.base, row)
+
+    def _is_row(self, axis: Axis) -> bool:
+        return any(s.rows > 1 and axis in s.axes for s in self.scopes)
+
+    # -- values
+    def resolve(self, v: Value) -> Value:
+        while v in self.alias:
+            v = self.alias[v]
+        return v
+
+    def depth(self, v: Value, sub: Sub) -> int:
+        v = self.resolve(v)
+        memo = self.scopes[-1].depth_memo
+        if (v, sub) not in memo:
+            memo[v, sub] = self._depth(v, sub)
+        return memo[v, sub]
+
+    def _depth(self, v: Value, sub: Sub) -> int:
+        for n in range(len(self.scopes) - 1, -1, -1):
+            if v in self.scopes[n].bind:
+                return n
+        if v in self.scalars:
+            return 0
+        lookup = dict(sub)
+        if v in self.tensors:
+            dims = self.tensors[v][1]
+            return max([self.axis_of(lookup[d].to if d in lookup else d)[0] for d in dims], default=0)
+        assert v.op is not None, f"unbound value {v}"
+        if v.op.name == "iota":
+            d = v.op.attrs["dim"]
+            assert isinstance(d, Dim)
+            return self.axis_of(lookup[d].to if d in lookup else d)[0]
+        operands, inner = self._operands(v, sub)
+        return max([self.depth(x, inner) for x in operands], default=0)
+
+    def _operands(self, v: Value, sub: Sub) -> tuple[list[Value], Sub]:
+        """The operands that v needs under `sub`, and the substitution they are seen through (renames, slices, concats)."""
+        assert v.op is not None
+        op = v.op
+        lookup = dict(sub)
+        if op.name == "rename":
+            old, new = op.attrs["from"], op.attrs["to"]
+            assert isinstance(old, Dim) and isinstance(new, Dim)
+            piece = lookup.pop(new, Piece(new))
+            lookup[old] = piece
+            return op.operands, tuple(sorted(lookup.items(), key=lambda kv: kv[0]))
+        if op.name == "slice":
+            old, new, start = op.attrs["dim"], op.attrs["new"], op.attrs["start"]
+            assert isinstance(old, Dim) and isinstance(new, Dim) and isinstance(start, (int, Dim))
+            piece = lookup.pop(new, Piece(new))
+            shift = self.extent(start if isinstance(start, Dim) else Dim((), start))
+            if piece.offset is not None:
+                with self.k.at(self.root):
+                    shift = self.k.idx("add", shift, piece.offset)
+            lookup[old] = Piece(piece.to, shift)
+            return op.operands, tuple(sorted(lookup.items(), key=lambda kv: kv[0]))
+        if op.name == "concat":
+            dim, new = op.attrs["dim"], op.attrs["new"]
+            assert isinstance(dim, Dim) and isinstance(new, Dim)
+            piece = lookup.pop(new, Piece(new))
+            if piece.index < 0:
+                raise RvgpuError("E302", f"concat along {dim} inside a larger expression is not supported yet", op.loc)
+            return [op.operands[piece.index]], tuple(sorted(lookup.items(), key=lambda kv: kv[0]))
+        return op.operands, sub
+
+    def emit(self, v: Value, sub: Sub = ()) -> Rows:
+        """v at the coordinates in scope: one K value per row of the scope it varies in."""
+        v = self.resolve(v)
+        home = self.scopes[self.depth(v, sub)]
+        key = (v, sub)
+        if key not in home.memo:
+            saved = self.k.loc
+            if v.op is not None and v.op.loc is not None:
+                self.k.loc = v.op.loc
+            with self.k.at(home.block):
+                home.memo[key] = self._make(v, sub, home)
+            self.k.loc = saved
+        return home.memo[key]
+
+    def one(self, v: Value, sub: Sub = ()) -> Value:
+        rows = self.emit(v, sub)
+        assert len(rows) == 1
+        return rows[0]
+
+    def _make(self, v: Value, sub: Sub, home: Scope) -> Rows:
+        if v in home.bind:
+            b = home.bind[v]
+            return b() if callable(b) else b
+        k = self.k
+        if v in self.scalars:
+            return (k.scalar(self.scalars[v], v.tensor.dtype),)
+        if v in self.tensors:
+            return tuple(self._load(v, sub, row) for row in range(home.rows))
+        assert v.op is not None
+        op = v.op
+        if op.name == "const":
+            value = op.attrs["value"]
+            assert isinstance(value, (int, float))
+            return (k.sconst(value, v.tensor.dtype),)
+        if op.name == "size":
+            d = op.attrs["dim"]
+            assert isinstance(d, Dim)
+            return (k.s_from_idx(self.extent(d)),)
+        if op.name == "iota":
+            return self._iota(v, sub, home.rows)
+        operands, inner = self._operands(v, sub)
+        xs = [self.emit(x, inner) for x in operands]
+        if op.name in ("rename", "slice", "concat"):
+            return xs[0]
+        n = max(len(x) for x in xs)
+        return tuple(self.apply(op.name, [x[u % len(x)] for x in xs], op.attrs, v.tensor.dtype) for u in range(n))
+
+    def _load(self, v: Value, sub: Sub, row: int) -> Value:
+        if v in self.staged:
+            mem, lane = self.staged[v].at(self, sub, row)
+        else:
+            name, dims, dtype = self.tensors[v]
+            mem, lane = self.address(name, dims, dtype, sub, row)
+        if lane is None:
+            return self.k.s_load(mem)
+        axis = self.lane_axis()
+        assert axis.vl is not None
+        return self.k.load(mem, axis.vl, axis=lane, lanes=axis.lanes)
+
+    def _iota(self, v: Value, sub: Sub, rows: int) -> Rows:
+        assert v.op is not None
+        d = v.op.attrs["dim"]
+        assert isinstance(d, Dim)
+        piece = dict(sub).get(d, Piece(d))
+        _, axis = self.axis_of(piece.to)
+        k = self.k
+        pos = axis.dims.index(piece.to)
+        inner = self.product(axis.dims[pos + 1:]) if pos + 1 < len(axis.dims) else None
+        if axis.vl is None:
+            out = []
+            for row in range(rows if self._is_row(axis) else 1):
+                at = self.coordinate(axis, row)
+                at = k.idx("div", at, inner) if inner is not None else at
+                at = k.idx("rem", at, self.extent(piece.to)) if pos > 0 else at
+                out.append(k.s_from_idx(k.idx("add", at, piece.offset) if piece.offset is not None else at))
+            return tuple(out)
+        lanes = k.vt("add", k.iota(axis.vl, axis.lanes), k.s_from_idx(axis.base), vl=axis.vl)
+        if inner is not None:
+            lanes = k.vt("div", lanes, k.s_from_idx(inner), vl=axis.vl)
+        if pos > 0:
+            lanes = k.vt("mod", lanes, k.s_from_idx(self.extent(piece.to)), vl=axis.vl)
+        if piece.offset is not None:
+            lanes = k.vt("add", lanes, k.s_from_idx(piece.offset), vl=axis.vl)
+        return (lanes,)
+
+    def apply(self, name: str, xs: list[Value], attrs: Mapping[str, object], dtype: DType) -> Value:
+        """One elementwise op on scalars and vectors."""
+        k = self.k
+        if all(isinstance(x.type, ScalarType) for x in xs):
+            if name == "cast":
+                return k.s_cast(xs[0], dtype)
+            return k.s(name, *xs, dtype=dtype)
+        axis = self.lane_axis()
+        vl = axis.vl
+        assert vl is not None
+        if name == "cast":
+            return k.cast(xs[0], dtype, vl)
+        if name == "select":
+            mask, x, y = xs
+            if not isinstance(mask.type, VecType):
+                mask = k.bcast(mask, vl, axis.lanes)
+            if not isinstance(x.type, VecType) and not isinstance(y.type, VecType):
+                y = k.bcast(y, vl, axis.lanes)
+            return k.select(mask, x, y, vl)
+        if len(xs) == 2 and isinstance(xs[0].type, ScalarType):
+            if name in COMMUTATIVE or name in CMPS:
+                xs, name = [xs[1], xs[0]], SWAPPED.get(name, name)
+            elif name not in ("sub", "div"):
+                xs = [k.bcast(xs[0], vl, axis.lanes), xs[1]]
+        keep = {"anchored": bool(attrs["anchored"])} if attrs.get("anchored") else {}
+        return k.vt(name, *xs, vl=vl, **keep)

@@ -1,0 +1,100 @@
+"""P11: `pipe` becomes a software pipeline: while block i is computed, the transfers of the next block (of the next work item, at
+the end) are in flight in the other stage.
+
+Per step: wait for this warp's transfers, meet the other warps (everyone has left the other stage and everyone's part of this one has
+arrived), start the next copies, compute. Counters for the stage and the item's parity are carried through both loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rvgpu.ir.core import Block, Op, Value
+from rvgpu.ir.tile_build import IDX, K, KFunc
+from rvgpu.passes.grid import clone, persistent_loops, substitute
+
+
+@dataclass(frozen=True)
+class PipelineDma:
+    name = "pipeline"
+
+    def run(self, func: KFunc) -> KFunc:
+        for loop in persistent_loops(func):
+            pipes = [op for op in loop.regions[0].ops if op.name == "pipe"]
+            if pipes:
+                assert len(pipes) == 1, "one pipe in a work item"
+                _expand(func, loop, pipes[0])
+        return func
+
+
+def _copies(k: K, pipe: Op, args: Sequence[Value]) -> None:
+    region = pipe.regions[0]
+    k.block.ops += clone(region, dict(zip(region.args, args, strict=True)))
+
+
+def _expand(func: KFunc, loop: Op, pipe: Op) -> None:
+    k = K(func)
+    k.loc = loop.loc
+    count, ctas = loop.operands[1], loop.operands[2]
+    lo, hi = pipe.operands[1], pipe.operands[2]
+    step = pipe.attrs["step"]
+    assert isinstance(step, int)
+    body = loop.regions[0]
+    w = body.args[0]
+    counters = [Value(IDX, hint="stage"), Value(IDX, hint="parity")]
+    body.args += counters
+
+    # before the loop: the first item's first block
+    at = func.body.ops.index(loop)
+    head = Block()
+    with k.at(head):
+        zero = k.const(0)
+        some = k.s("and", k.cmp("lt", loop.operands[0], count), k.cmp("lt", lo, hi))
+
+        def first() -> list[Value]:
+            _copies(k, pipe, [loop.operands[0], lo, zero, zero])
+            return []
+
+        k.if_(some, first)
+    func.body.ops[at:at] = head.ops
+    loop.operands += [zero, zero]
+
+    # the block loop in place of the pipe
+    inner = Block()
+    with k.at(inner):
+        def block(i: Value, carried: list[Value]) -> list[Value]:
+            stage, *states = carried
+            k.dma_wait(0)
+            if not pipe.attrs["private"]:
+                k.bar(0)
+            after = k.idx("add", i, step)
+            last = k.cmp("ge", after, hi)
+            next_w = k.idx_select(last, k.idx("add", w, ctas), w)
+            next_i = k.idx_select(last, lo, after)
+            next_stage = k.idx("sub", 1, stage)
+            next_parity = k.idx_select(last, k.idx("sub", 1, counters[1]), counters[1])
+
+            def ahead() -> list[Value]:
+                _copies(k, pipe, [next_w, next_i, next_stage, next_parity])
+                return []
+
+            k.if_(k.cmp("lt", next_w, count), ahead)
+            region = pipe.regions[1]
+            mapping = dict(zip(region.args, [i, stage, counters[1], *states], strict=True))
+            yielded = [mapping.get(v, v) for v in region.yielded]
+            ops = region.ops[:-1]
+            inside = Block(ops=ops)
+            substitute(inside, mapping)
+            k.block.ops += ops
+            return [next_stage, *yielded]
+
+        out = k.for_(lo, hi, step, [counters[0], *pipe.operands[3:]], block)
+        parity = k.idx("sub", 1, counters[1])
+    here = body.ops.index(pipe)
+    body.ops[here:here + 1] = inner.ops
+    substitute(body, dict(zip(pipe.results, out[1:], strict=True)))
+    end = body.ops[-1]
+    assert end.name == "yield"
+    end.operands = [out[0], parity]
+    loop.results = [Value(IDX, loop, 0), Value(IDX, loop, 1)]

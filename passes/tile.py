@@ -1,0 +1,168 @@
+"""P7: a cluster becomes tiles. Every legal tiling is priced with an analytic model of the machine; the cheapest is lowered.
+
+step = max(matrix, vector, DMA, L2) + barrier; a core runs its share of the work items, each blocks * step + epilogue; the launch and the
+first block's way through the memory system come on top, and the whole is never below DRAM's bound. Tile sizes never enter the arithmetic of a
+result: blocks of the streamed dim are TE rows wherever an anchor moves, and plain products run over k in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from rvgpu.errors import RvgpuError
+from rvgpu.ir.core import Func
+from rvgpu.ir.dims import Dim
+from rvgpu.ir.tile_build import KFunc
+from rvgpu.passes.kernel import Limits
+from rvgpu.passes.lower_matrix import Matrix, Tiles
+from rvgpu.passes.lower_vector import lower_vector
+from rvgpu.passes.matrix_plan import MATRIX_DTYPES, MatrixPlan, plan_matrix
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The machine as the model sees it; rates per cycle, of one core unless said otherwise."""
+
+    cores: int
+    warps: int
+    vlen: int
+    dlen: int
+    te: int
+    spm_bytes: int
+    macs: Mapping[str, float]  # multiply-adds per cycle by dtype name
+    dma_bytes: float
+    transpose_factor: float  # how many times slower an element transpose is
+    l2_bytes: float  # whole GPU
+    dram_bytes: float  # whole GPU
+    dram_latency: float
+    barrier: float
+    launch: float
+    tile_move_bytes: float
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Options pin a choice: `tile{wm=2,wn=2,im=2,jn=2,bk=64}`; 0 leaves it to the model."""
+
+    facts: Facts
+    exact: Mapping[str, int] = field(default_factory=dict)
+    upper: Mapping[str, int] = field(default_factory=dict)
+    wm: int = 0
+    wn: int = 0
+    im: int = 0
+    jn: int = 0
+    bk: int = 0
+
+    name = "tile"
+
+    def limits(self) -> Limits:
+        f = self.facts
+        return Limits(f.vlen, f.te, f.warps, f.cores, f.spm_bytes, dict(self.exact), dict(self.upper))
+
+    def run(self, func: Func) -> KFunc:
+        limits = self.limits()
+        plan = plan_matrix(func, limits)
+        if plan is None:
+            return lower_vector(func, limits)
+        missing = sorted(plan.static_dims() - set(self.exact))
+        if missing:
+            raise RvgpuError("E304", f"kernel {func.name} needs the value of {', '.join(missing)}: it decides the scratchpad's layout",
+                             func.loc).hint(f"compile({', '.join(f'{m}=...' for m in missing)}) or -D {missing[0]}=...")
+        chosen = self.choose(func, plan, limits)
+        return Matrix(func, limits, plan, chosen).build()
+
+    def choose(self, func: Func, plan: MatrixPlan, limits: Limits) -> Tiles:
+        best: tuple[float, Tiles] | None = None
+        smallest: tuple[int, Tiles] | None = None
+        for t in self.candidates(plan, limits):
+            size = spm_bytes(plan, limits, t)
+            if smallest is None or size < smallest[0]:
+                smallest = size, t
+            if size <= limits.spm_bytes:
+                c = cost(plan, limits, self.facts, t)
+                if best is None or c < best[0]:
+                    best = c, t
+        if best is None:
+            assert smallest is not None
+            return smallest[1]  # P9 says what does not fit
+        return best[1]
+
+    def candidates(self, plan: MatrixPlan, limits: Limits) -> Iterator[Tiles]:
+        te, warps = limits.te, limits.warps
+        per_tile = len(plan.products)
+        for wn in (n for n in range(1, warps + 1) if warps % n == 0):
+            if plan.streamed_rows and wn != 1:
+                continue
+            for im in (1,) if plan.streamed_rows else (1, 2, 4):
+                for jn in (1, 2, 3, 4):
+                    if im * jn * per_tile + len(plan.atoms) > 4:
+                        continue
+                    for bk in (te,) if plan.streamed_rows else (32, 64, 128, 256):
+                        t = Tiles(warps // wn, wn, im, jn, bk)
+                        if all(want in (0, got) for want, got in zip((self.wm, self.wn, self.im, self.jn, self.bk),
+                                                                     (t.wm, t.wn, t.im, t.jn, t.bk), strict=True)):
+                            yield t
+
+
+def _shape(plan: MatrixPlan, limits: Limits, t: Tiles) -> tuple[int, int]:
+    return t.wm * t.im * limits.te, t.wn * t.jn * limits.te
+
+
+def _operand_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> list[tuple[int, bool, bool]]:
+    """(bytes, transposed by the DMA, once per work item) of each staged operand; a tensor staged twice alike counts once."""
+    bm, bn = _shape(plan, limits, t)
+    size = plan.dtype.bits // 8
+    out = {}
+    for p in plan.products:
+        if p.a is not None:
+            out[p.a.value, "m"] = (t.bk * bm * size, p.a.dims[-1] == plan.stream.dim, False)
+        out[p.b.value, "n"] = (t.bk * bn * size, p.b.dims[-1] == plan.stream.dim, False)
+    for a in plan.atoms:
+        c = limits.bound(a.dim)
+        out[a.keys.value, "r"] = (t.bk * c * size, a.keys.dims[-1] == a.dim, False)
+        out[a.query.value, "q"] = (bm * c * size, a.query.dims[-1] == a.dim, True)
+    return list(out.values())
+
+
+def spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
+    """Two stages of every operand and the per-warp spill rows (at most four)."""
+    return sum(2 * b for b, _, _ in _operand_bytes(plan, limits, t)) + 1024 + limits.warps * 4 * limits.te * 4
+
+
+def _product(limits: Limits, dims: tuple[Dim, ...]) -> int:
+    out = 1
+    for d in dims:
+        out *= max(1, limits.bound(d))
+    return out
+
+
+def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> float:
+    """Estimated cycles of the launch (see the module's first lines)."""
+    assert plan.dtype in MATRIX_DTYPES
+    bm, bn = _shape(plan, limits, t)
+    m, n, r = _product(limits, plan.m), _product(limits, plan.n), max(1, limits.bound(plan.stream.dim))
+    items = _product(limits, plan.batch) * -(-m // bm) * -(-n // bn)
+    per_core = -(-items // f.cores)
+    used_m, used_n = min(bm, m), min(bn, n)
+    bk = min(t.bk, r)
+    macs = f.macs[plan.dtype.name]
+    # uneven warps: the busiest warp's tiles decide when the unit is not saturated by the others
+    matrix = used_m * used_n * bk * len(plan.products) / macs
+    vector = 0.0
+    for a in plan.atoms:
+        matrix += used_m * bk * limits.bound(a.dim) / macs
+    if plan.streamed_rows:
+        lanes = f.dlen / 32
+        vector = used_m * bk / lanes * 6
+    operands = _operand_bytes(plan, limits, t)
+    block = [(b, tr) for b, tr, once in operands if not once]
+    dma = sum(b * (f.transpose_factor if tr else 1) for b, tr in block) / f.dma_bytes
+    l2 = sum(b for b, _ in block) * min(f.cores, items) / f.l2_bytes
+    issue = t.wm * t.wn * (bk / 2) * (t.im * t.jn * len(plan.products) + 4 * (t.im + t.jn) + 6) / (1 if plan.streamed_rows else 1.2)
+    step = max(matrix, vector, dma, l2, issue) + (0.35 * min(matrix, vector) if plan.streamed_rows else 0) + f.barrier + 40
+    item_dma = sum(b * (f.transpose_factor if tr else 1) for b, tr, once in operands if once) / f.dma_bytes
+    epilogue = used_m * used_n * 4 * len(plan.products) / f.tile_move_bytes * 1.5
+    fill = f.dram_latency + dma + item_dma
+    dram = (_product(limits, plan.batch) * (m * r + n * r + m * n) * plan.dtype.bits / 8) / f.dram_bytes
+    return f.launch + fill + max(per_core * (-(-r // t.bk) * step + epilogue), dram)

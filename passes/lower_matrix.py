@@ -69,7 +69,7 @@ class Matrix:
         self.k, self.em = frame(func, limits)
         plan.stream.link(self.em)
         self.plan, self.stream = plan, plan.stream
-        self.te = self.k.special("te")
+        self.te, self.zero = self.k.special("te"), self.k.const(0)
         self.kmax = KMAX[plan.dtype.bits]
         self.warp = self.k.special("warp")
         self.M, self.N = self.em.product(plan.m), self.em.product(plan.n)
@@ -134,7 +134,7 @@ class Matrix:
             with em.scope([lane_m] if self.plan.streamed_rows or self.plan.vectors else []):
                 init = [k.bcast(k.sconst(IDENTITY[s.kind], s.dtype), self.vl_m[0], te) for s in self.plan.vectors]
                 init += [k.bcast(k.sconst(float("-inf"), DType.f32), self.vl_m[0], te) for _ in self.stream.anchor_needs]
-                out = k.pipe(w, k.const(0), self.R, t.bk, init, self._copy, self._block, private=False)
+                out = k.pipe(w, self.zero, self.R, t.bk, init, self._copy, self._block, private=False)
                 self._finish(out, n0)
 
     # -- staging

@@ -1,0 +1,342 @@
+"""The NumPy meaning of a level K kernel: every warp of a CTA is a generator that runs to the next barrier.
+
+Small sizes only: it is the oracle between K passes and of the code generator. Lanes at or beyond `vl` are poisoned (NaN, or a pattern
+in integers), so that a use of them shows. DMA acts when it is issued into a shadow that `dma.wait` copies into place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rvgpu.ir.core import Block, Op, Value
+from rvgpu.ir.tile_build import CMPS, KFunc
+from rvgpu.ir.types import AccType, DType, MemType, OpndType, ScalarType, VecType
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def numpy_dtype(dtype: DType) -> np.dtype[Any]:
+    """The NumPy dtype of a dtype's memory form (bf16 and fp8 from ml_dtypes)."""
+    if dtype in (DType.bf16, DType.e4m3, DType.e5m2, DType.i4):
+        import ml_dtypes
+
+        return np.dtype({DType.bf16: ml_dtypes.bfloat16, DType.e4m3: ml_dtypes.float8_e4m3fn, DType.e5m2: ml_dtypes.float8_e5m2,
+                         DType.i4: ml_dtypes.int4}[dtype])
+    return np.dtype({DType.i1: "bool", DType.u8: "uint8"}.get(dtype) or dtype.name.replace("i", "int").replace("f", "float"))
+
+
+@dataclass
+class Mem:
+    data: Array  # flat
+    offset: int
+    extents: list[int]
+    strides: list[int]
+
+
+class Deadlock(AssertionError):
+    pass
+
+
+def run_kernel(func: KFunc, tensors: Mapping[str, Array], scalars: Mapping[str, float | int], dims: Mapping[str, int], *,
+               ctas: int = 1) -> None:
+    """Runs every CTA in order; output tensors are written in place (arrays must be C-contiguous)."""
+    for cta in range(ctas):
+        spm = np.full(func.spm_bytes, 0xA5, np.uint8)
+        warps = [_Warp(func, tensors, scalars, dims, spm, cta, ctas, w).run() for w in range(func.warps)]
+        live = list(warps)
+        while live:
+            arrived, ended = [], 0
+            for g in live:
+                try:
+                    next(g)
+                    arrived.append(g)
+                except StopIteration:
+                    ended += 1
+            if arrived and ended:
+                raise Deadlock("a warp returned while others wait at a barrier")
+            live = arrived
+
+
+class _Warp:
+    def __init__(self, func: KFunc, tensors: Mapping[str, Array], scalars: Mapping[str, float | int], dims: Mapping[str, int],
+                 spm: Array, cta: int, ctas: int, warp: int) -> None:
+        self.func, self.tensors, self.scalars, self.dims, self.spm = func, tensors, scalars, dims, spm
+        self.special = {"cta": cta, "ctas": ctas, "warp": warp, "warps": func.warps, "te": func.te}
+        self.env: dict[Value, Any] = {}
+        self.pending: list[Callable[[], None]] = []
+
+    def run(self) -> Generator[None, None, None]:
+        yield from self.block(self.func.body)
+
+    def block(self, block: Block) -> Generator[None, None, list[Any]]:
+        for op in block.ops:
+            if op.name == "yield":
+                return [self.env[v] for v in op.operands]
+            if op.name == "for":
+                yield from self.loop(op)
+            elif op.name == "if":
+                region = op.regions[0 if self.env[op.operands[0]] else 1]
+                out = yield from self.block(region)
+                self.env.update(zip(op.results, out, strict=True))
+            elif op.name == "bar":
+                yield
+            else:
+                out = self.op(op)
+                if op.results:
+                    self.env[op.results[0]] = out
+        return []
+
+    def loop(self, op: Op) -> Generator[None, None, None]:
+        lo, hi, step, *init = (self.env[v] for v in op.operands)
+        region = op.regions[0]
+        i = lo
+        while i < hi:
+            self.env.update(zip(region.args, [i, *init], strict=True))
+            init = yield from self.block(region)
+            i += step
+        self.env.update(zip(op.results, init, strict=True))
+
+    # -- ops
+    def op(self, op: Op) -> Any:
+        xs = [self.env[v] for v in op.operands]
+        group, _, name = op.name.partition(".")
+        if op.name in self.special:
+            return self.special[op.name]
+        handler = getattr(self, "op_" + op.name.replace(".", "_"), None)
+        if handler is not None:
+            return handler(op, xs)
+        if group == "idx":
+            a, b = xs
+            return {"add": a + b, "sub": a - b, "mul": a * b, "min": min(a, b), "max": max(a, b),
+                    "div": a // b if b else 0, "rem": a % b if b else 0}[name]
+        if group == "s":
+            return self.scalar_op(op, name, xs)
+        if group == "vt":
+            return self.vector_op(op, name, xs)
+        raise AssertionError(f"no meaning for {op.name}")
+
+    def op_idx_const(self, op: Op, xs: list[Any]) -> Any:
+        return op.attrs["value"]
+
+    def op_idx_cmp(self, op: Op, xs: list[Any]) -> Any:
+        return _compare(str(op.attrs["pred"]), xs[0], xs[1])
+
+    def op_idx_select(self, op: Op, xs: list[Any]) -> Any:
+        return xs[1] if xs[0] else xs[2]
+
+    def op_dim(self, op: Op, xs: list[Any]) -> Any:
+        return self.dims[str(op.attrs["name"])]
+
+    def op_scalar(self, op: Op, xs: list[Any]) -> Any:
+        return _np(op.results[0]).type(self.scalars[str(op.attrs["name"])])
+
+    def op_sconst(self, op: Op, xs: list[Any]) -> Any:
+        return _np(op.results[0]).type(op.attrs["value"])
+
+    def op_s_cast(self, op: Op, xs: list[Any]) -> Any:
+        return np.asarray(xs[0]).astype(_np(op.results[0]))[()]
+
+    def op_s_from_idx(self, op: Op, xs: list[Any]) -> Any:
+        return _np(op.results[0]).type(xs[0])
+
+    def op_mem_arg(self, op: Op, xs: list[Any]) -> Any:
+        n = len(xs) // 2
+        return Mem(self.tensors[str(op.attrs["name"])].reshape(-1), 0, xs[:n], xs[n:])
+
+    def op_spm_alloc(self, op: Op, xs: list[Any]) -> Any:
+        n = len(xs) // 2
+        size, at = int(op.attrs["size_bytes"]), int(op.attrs["offset_bytes"])  # type: ignore[arg-type]
+        at += self.special["warp"] * size if op.attrs["per_warp"] else 0
+        t = op.results[0].type
+        assert isinstance(t, MemType)
+        return Mem(self.spm[at:at + size].view(numpy_dtype(t.dtype)), 0, xs[:n], xs[n:])
+
+    def op_mem_at(self, op: Op, xs: list[Any]) -> Any:
+        m, *index = xs
+        offset = m.offset + sum(i * s for i, s in zip(index, m.strides, strict=True))
+        return Mem(m.data, offset, [e - i for e, i in zip(m.extents, index, strict=True)], m.strides)
+
+    def op_dma_load(self, op: Op, xs: list[Any]) -> Any:
+        dst, src, rows, cols, fill_rows, fill_cols = xs
+        (sr, sc), (dr, dc) = op.attrs["src_axes"], op.attrs["dst_axes"]  # type: ignore[misc]
+        block = np.zeros((fill_rows, fill_cols), dst.data.dtype)
+        assert src.strides[sc] == 1, "the source's columns are contiguous"  # type: ignore[index]
+        assert rows <= src.extents[sr] and cols <= src.extents[sc], "DMA leaves the tensor"  # type: ignore[index]
+        for r in range(rows):
+            at = src.offset + r * src.strides[sr]  # type: ignore[index]
+            block[r, :cols] = src.data[at:at + cols]
+
+        def land() -> None:
+            for r in range(fill_rows):
+                at = dst.offset + r * dst.strides[dr]  # type: ignore[index]
+                dst.data[at:at + (fill_cols - 1) * dst.strides[dc] + 1:dst.strides[dc]] = block[r]  # type: ignore[index]
+
+        if fill_rows and fill_cols:
+            self.pending.append(land)
+        return len(self.pending)
+
+    def op_dma_wait(self, op: Op, xs: list[Any]) -> Any:
+        left = int(op.attrs["left"])  # type: ignore[arg-type]
+        while len(self.pending) > left:
+            self.pending.pop(0)()
+
+    def op_acc_alloc(self, op: Op, xs: list[Any]) -> Any:
+        t = op.results[0].type
+        assert isinstance(t, AccType)
+        return np.full((self.func.te, self.func.te), np.nan if t.dtype.is_float else 0x5A5A, numpy_dtype(t.dtype))
+
+    def op_acc_zero(self, op: Op, xs: list[Any]) -> Any:
+        acc, tm, tn = xs
+        acc[:tm, :tn] = 0
+
+    def op_acc_read(self, op: Op, xs: list[Any]) -> Any:
+        acc, i, vl = xs
+        return _poison((acc[i] if op.attrs["axis"] == "row" else acc[:, i]).copy(), vl)
+
+    def op_acc_write(self, op: Op, xs: list[Any]) -> Any:
+        acc, i, x, vl = xs
+        (acc[i] if op.attrs["axis"] == "row" else acc[:, i])[:vl] = x[:vl]
+
+    def op_opnd_load(self, op: Op, xs: list[Any]) -> Any:
+        m, vl = xs
+        k_axis, lane_axis = int(op.attrs["k_axis"]), int(op.attrs["lane_axis"])  # type: ignore[arg-type]
+        t = op.results[0].type
+        assert isinstance(t, OpndType) and m.strides[lane_axis] == 1
+        rows = [m.data[m.offset + k * m.strides[k_axis]:][:vl] for k in range(t.k)]
+        assert all(len(r) == vl for r in rows)
+        return np.stack(rows)
+
+    def op_opnd_pack(self, op: Op, xs: list[Any]) -> Any:
+        return np.stack(xs)
+
+    def op_mma(self, op: Op, xs: list[Any]) -> Any:
+        acc, a, b, tm, tn = xs
+        multiply(acc[:tm, :tn], a[:, :tm], b[:, :tn])
+
+    def op_s_load(self, op: Op, xs: list[Any]) -> Any:
+        return xs[0].data[xs[0].offset]
+
+    def op_s_store(self, op: Op, xs: list[Any]) -> Any:
+        xs[0].data[xs[0].offset] = xs[1]
+
+    def op_vt_load(self, op: Op, xs: list[Any]) -> Any:
+        m, vl = xs
+        axis = int(op.attrs["axis"])  # type: ignore[arg-type]
+        t = op.results[0].type
+        assert isinstance(t, VecType) and vl <= t.lanes, "vl beyond the capacity"
+        assert vl <= max(0, m.extents[axis]) or vl == 0, f"read past the extent: {vl} of {m.extents}"
+        out = np.zeros(t.lanes, numpy_dtype(t.dtype))
+        out[:vl] = m.data[m.offset:m.offset + (vl - 1) * m.strides[axis] + 1:max(1, m.strides[axis])] if vl else 0
+        return _poison(out, vl)
+
+    def op_vt_store(self, op: Op, xs: list[Any]) -> Any:
+        m, x, vl = xs
+        axis = int(op.attrs["axis"])  # type: ignore[arg-type]
+        assert vl <= max(0, m.extents[axis]) or vl == 0, "write past the extent"
+        if vl:
+            m.data[m.offset:m.offset + (vl - 1) * m.strides[axis] + 1:m.strides[axis]] = x[:vl]
+
+    def op_vt_bcast(self, op: Op, xs: list[Any]) -> Any:
+        t = op.results[0].type
+        assert isinstance(t, VecType) and xs[1] <= t.lanes
+        return _poison(np.full(t.lanes, xs[0], numpy_dtype(t.dtype)), xs[1])
+
+    def op_vt_iota(self, op: Op, xs: list[Any]) -> Any:
+        t = op.results[0].type
+        assert isinstance(t, VecType)
+        return _poison(np.arange(t.lanes, dtype=np.int32), xs[0])
+
+    def op_vt_select(self, op: Op, xs: list[Any]) -> Any:
+        return _poison(np.where(xs[0], xs[1], xs[2]).astype(_np(op.results[0])), xs[3])
+
+    def op_vt_cast(self, op: Op, xs: list[Any]) -> Any:
+        with np.errstate(all="ignore"):
+            return _poison(xs[0].astype(_np(op.results[0])), xs[1])
+
+    def op_vt_tail(self, op: Op, xs: list[Any]) -> Any:
+        x, fill, live, vl = xs
+        out = x.copy()
+        out[live:] = fill
+        return _poison(out, vl)
+
+    def op_vt_xred(self, op: Op, xs: list[Any]) -> Any:
+        x, vl = xs
+        kind = str(op.attrs["op"])
+        if vl == 0:
+            return x.dtype.type({"sum": 0, "max": -math.inf, "min": math.inf}[kind])
+        return {"sum": np.sum, "max": np.fmax.reduce, "min": np.fmin.reduce}[kind](x[:vl]).astype(x.dtype)
+
+    def op_vt_vote(self, op: Op, xs: list[Any]) -> Any:
+        mask, vl = xs
+        return bool(np.any(mask[:vl]) if op.attrs["kind"] == "any" else np.all(mask[:vl]))
+
+    def scalar_op(self, op: Op, name: str, xs: list[Any]) -> Any:
+        if name == "select":
+            return xs[1] if xs[0] else xs[2]
+        if name in CMPS:
+            return _compare(name, xs[0], xs[1])
+        out = np.asarray(elementwise(name, [np.asarray(x) for x in xs]))
+        return out.astype(_np(op.results[0]))[()]
+
+    def vector_op(self, op: Op, name: str, xs: list[Any]) -> Any:
+        *xs, vl = xs
+        out = _compare(name, xs[0], xs[1]) if name in CMPS else elementwise(name, xs)
+        return _poison(np.asarray(out).astype(_np(op.results[0])), vl)
+
+
+def multiply(acc: Array, a: Array, b: Array) -> None:
+    """acc += a^T b in the unit's rounding (docs/ir.md, 30-isa): f32 products in k order; 16-bit in pairs."""
+    if a.dtype.kind in "iu":
+        acc += a.astype(np.int32).T @ b.astype(np.int32)
+    elif a.dtype.itemsize == 4:
+        for k in range(a.shape[0]):
+            acc += np.outer(a[k], b[k])
+    else:
+        wide = [np.outer(a[k].astype(np.float64), b[k].astype(np.float64)) for k in range(a.shape[0])]
+        pair = wide[0].astype(np.float32) if len(wide) == 1 else (wide[0] + wide[1].astype(np.float32)).astype(np.float32)
+        acc += pair
+
+
+def _compare(pred: str, a: Any, b: Any) -> Any:
+    return {"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal,
+            "ne": np.not_equal}[pred](a, b)
+
+
+def _erf(x: Array) -> Array:
+    return np.vectorize(math.erf, otypes=[np.float64])(x)
+
+
+def elementwise(name: str, xs: Sequence[Any]) -> Any:
+    """The op on float64 (floats) or as it is (integers, booleans); the caller rounds to the result's dtype."""
+    kinds = {np.asarray(x).dtype.kind for x in xs}
+    if kinds & {"f", "V"} or any(np.asarray(x).dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2") for x in xs):
+        xs = [np.asarray(x).astype(np.float64) for x in xs]
+    table: dict[str, Callable[..., Any]] = {
+        "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x), "exp": np.exp, "exp2": np.exp2,
+        "log": np.log, "log2": np.log2, "tanh": np.tanh, "erf": _erf, "floor": np.floor, "round": np.rint,
+        "not": np.logical_not, "add": np.add, "sub": np.subtract, "mul": np.multiply,
+        "div": lambda a, b: np.floor_divide(a, b) if np.asarray(a).dtype.kind in "iu" else np.divide(a, b), "mod": np.mod,
+        "max": np.fmax, "min": np.fmin, "and": np.logical_and, "or": np.logical_or, "fma": lambda a, b, c: a * b + c}
+    with np.errstate(all="ignore"):
+        return table[name](*xs)
+
+
+def _poison(x: Array, vl: int) -> Array:
+    assert 0 <= vl <= len(x), f"vl {vl} beyond the capacity {len(x)}"
+    if x.dtype.kind == "b":
+        x[vl:] = True
+    elif x.dtype.kind in "iu":
+        x[vl:] = 0x5A
+    else:
+        x[vl:] = np.nan
+    return x
+
+
+def _np(v: Value) -> np.dtype[Any]:
+    assert isinstance(v.type, (ScalarType, VecType))
+    return numpy_dtype(v.type.dtype)

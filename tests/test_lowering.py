@@ -1,0 +1,77 @@
+"""Clusters through P7-P12, their K meaning against NumPy, at ragged sizes and small machines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rvgpu.ir.tile_eval import numpy_dtype, run_kernel
+from rvgpu.ir.types import DType
+from rvgpu.passes.grid import Grid
+from rvgpu.passes.pipeline_dma import PipelineDma
+from rvgpu.passes.stage import Stage
+from rvgpu.passes.tile import Facts, Tile
+from tests import streams
+
+SPM = 1 << 18
+
+
+def facts(te: int, vlen: int, warps: int, cores: int = 2) -> Facts:
+    return Facts(cores, warps, vlen, vlen, te, SPM, {"bf16": 512, "f16": 512, "f32": 128}, 64, 4, 512, 64, 400, 24, 600, 64)
+
+
+def run(func, arrays, dims, scalars=None, *, te=8, vlen=128, warps=2, ctas=2, static=(), **options):
+    upper = {n: 1 << max(0, (v - 1).bit_length()) for n, v in dims.items()}
+    tile = Tile(facts(te, vlen, warps), {n: dims[n] for n in static}, upper, **options)
+    kf = Stage(SPM).run(PipelineDma().run(Grid().run(tile.run(func))))
+    tensors = dict(arrays)
+    for t in kf.tensors:
+        if t.output:
+            tensors[t.name] = np.full([d.value(dims) for d in t.dims], 99, numpy_dtype(t.dtype))
+    run_kernel(kf, tensors, scalars or {}, dims, ctas=ctas)
+    return [tensors[t.name] for t in kf.tensors if t.output], kf
+
+
+def data(rng, shape, dtype=DType.bf16):
+    return rng.standard_normal(shape).astype(np.float32).astype(numpy_dtype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [DType.bf16, DType.f32])
+@pytest.mark.parametrize("shape", [(8, 8, 8), (17, 5, 3), (33, 41, 70), (1, 1, 1)])
+def test_gemm(shape, dtype):
+    m, n, k = shape
+    rng = np.random.default_rng(1)
+    a, b, bias = data(rng, (m, k), dtype), data(rng, (k, n), dtype), data(rng, (n,), dtype)
+    (out,), _ = run(streams.gemm(dtype, DType.f32), {"a": a, "b": b}, {"M": m, "N": n, "K": k})
+    want = a.astype(np.float64) @ b.astype(np.float64)
+    assert np.abs(out - want).max() < 1e-5 * k
+    (out2,), _ = run(streams.gemm(dtype, DType.f32, bias=True), {"a": a, "b": b, "bias": bias}, {"M": m, "N": n, "K": k}, warps=4)
+    assert out2.shape == out.shape and np.isfinite(out2).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (7, 16), (5, 130)])
+def test_softmax(shape):
+    x = np.random.default_rng(2).standard_normal(shape).astype(np.float32) * 5
+    (out,), _ = run(streams.softmax(), {"x": x}, dict(zip("MN", shape, strict=True)))
+    e = np.exp(x - x.max(1, keepdims=True).astype(np.float64))
+    assert np.abs(out - e / e.sum(1, keepdims=True)).max() < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 8, 8, 8), (1, 2, 2, 5, 21, 12), (2, 1, 3, 9, 4, 20), (1, 1, 4, 1, 19, 8)])
+def test_attention(shape):
+    B, G, R, S, T, D = shape
+    rng = np.random.default_rng(3)
+    q, k, v = data(rng, (B, G, R, S, D)), data(rng, (B, G, T, D)), data(rng, (B, G, T, D))
+    out, _ = run(streams.attention(lse=True), {"q": q, "k": k, "v": v}, dict(zip("BGRSTD", shape, strict=True)), {"scale": 0.7},
+                 static=["D"])
+    s = np.einsum("bgrsd,bgtd->bgrst", q.astype(np.float64), k.astype(np.float64)) * 0.7
+    s = np.where(np.arange(T) <= np.arange(S)[:, None] + T - S, s, -np.inf)
+    m = s.max(-1, keepdims=True)
+    p = np.exp(s - np.where(np.isfinite(m), m, 0))
+    total = p.sum(-1, keepdims=True)
+    want = np.einsum("bgrst,bgtd->bgrsd", p / np.where(total > 0, total, 1), v.astype(np.float64))
+    assert np.abs(out[0].astype(np.float64) - want).max() < 0.03
+    with np.errstate(divide="ignore"):
+        lse = (np.where(np.isfinite(m), m, 0) + np.log(total))[..., 0]
+    ok = np.isfinite(lse)
+    assert np.abs(out[1] - lse)[ok].max() < 1e-4 and (out[1][~ok] == -np.inf).all()

@@ -203,7 +203,21 @@ class Matrix:
         return k.for_(0, rows, self.limits.te, carried, tile)
 
     def _multiply(self, rows: Value) -> None:
-        """Both factors stand in scratchpad: for each group of KMAX rows, im A and jn B operands, im * jn multiplies."""
+        """Both factors stand in scratchpad. Whole tiles share one tile configuration; ragged ones set tm and tn for each multiply."""
+        k, t = self.k, self.tiles
+        live = [*self.vl_m, *self.vl_n]
+        whole = k.cmp("eq", live[0], self.te)
+        for v in live[1:]:
+            whole = k.s("and", whole, k.cmp("eq", v, self.te))
+
+        def run(vl_m: list[Value], vl_n: list[Value]) -> Sequence[Value]:
+            self._multiply_loop(rows, vl_m, vl_n)
+            return []
+
+        k.if_(whole, lambda: run([self.te] * t.im, [self.te] * t.jn), lambda: run(self.vl_m, self.vl_n))
+
+    def _multiply_loop(self, rows: Value, vl_m: list[Value], vl_n: list[Value]) -> None:
+        """For each group of KMAX rows, im A and jn B operands, im * jn multiplies."""
         k, t, te = self.k, self.tiles, self.limits.te
 
         def step(kk: Value, _: list[Value]) -> Sequence[Value]:
@@ -220,7 +234,7 @@ class Matrix:
                 for i in range(t.im):
                     for j in range(t.jn):
                         k.mma(self.accs[p.state.index][i][j], loaded[p.a.value, "m", i], loaded[p.b.value, "n", j],
-                              self.vl_m[i], self.vl_n[j])
+                              vl_m[i], vl_n[j])
             return []
 
         k.for_(0, self._rounded(rows), self.kmax, [], step)

@@ -97,7 +97,9 @@ class Tile:
             for im in (1,) if plan.streamed_rows else (1, 2, 4):
                 for jn in (1, 2, 3, 4):
                     if im * jn * per_tile + len(plan.atoms) > 4:
-                        continue
+                        continue  # four accumulators
+                    if not plan.streamed_rows and im + jn * per_tile > 4:
+                        continue  # four operand groups of eight registers each
                     for bk in (te,) if plan.streamed_rows else (32, 64, 128, 256):
                         t = Tiles(warps // wn, wn, im, jn, bk)
                         if all(want in (0, got) for want, got in zip((self.wm, self.wn, self.im, self.jn, self.bk),

@@ -1,0 +1,475 @@
+"""Primitives of the restricted Python: each has a CPython body and an LLVM body, tested equal.
+
+Integers are signed 64-bit values; floating point works on bit patterns of width `w` (16, 32, 64; BF16 = -16), rounds to nearest even and
+returns canonical NaNs. Memory is addressed by host address.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+BF16 = -16
+M64 = (1 << 64) - 1
+FTYPE = {16: "half", 32: "float", 64: "double"}
+NAN = {16: 0x7E00, 32: 0x7FC00000, 64: 0x7FF8000000000000, BF16: 0x7FC0}
+
+Let = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Prim:
+    name: str
+    python: Callable[..., Any]
+    llvm: Callable[..., str | None]
+
+
+PRIMS: dict[str, Prim] = {}
+
+
+def prim(llvm: Callable[..., str | None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def add(fn: Callable[..., Any]) -> Callable[..., Any]:
+        PRIMS[fn.__name__] = Prim(fn.__name__, fn, llvm)
+        return fn
+    return add
+
+
+def _signed(x: int) -> int:
+    x &= M64
+    return x - (1 << 64) if x >> 63 else x
+
+
+# -- integers
+@prim(lambda let, emit, dec, x: x)
+def wrap(x: int) -> int:
+    return _signed(x)
+
+
+@prim(lambda let, emit, dec, a, b: let(f"zext i1 {let(f'icmp ult i64 {a}, {b}')} to i64"))
+def ult(a: int, b: int) -> int:
+    return int(a & M64 < b & M64)
+
+
+@prim(lambda let, emit, dec, x, n: let(f"lshr i64 {x}, {n}"))
+def lshr(x: int, n: int) -> int:
+    return _signed((x & M64) >> n)
+
+
+@prim(lambda let, emit, dec, x, w: let(f"and i64 {x}, {_signed((1 << int(w)) - 1)}") if int(w) < 64 else x)
+def trunc(x: int, w: int) -> int:
+    return _signed(x & ((1 << w) - 1))
+
+
+@prim(lambda let, emit, dec, x, w: let(f"sext i{w} {let(f'trunc i64 {x} to i{w}')} to i64") if int(w) < 64 else x)
+def sext(x: int, w: int) -> int:
+    x &= (1 << w) - 1
+    return x - (1 << w) if x >> (w - 1) else x
+
+
+def _wide(op: str, ext_a: str, ext_b: str) -> Callable[..., str]:
+    def llvm(let: Let, emit: Any, dec: Any, a: str, b: str) -> str:
+        p = let(f"{op} i128 {let(f'{ext_a} i64 {a} to i128')}, {let(f'{ext_b} i64 {b} to i128')}")
+        return let(f"trunc i128 {let(f'lshr i128 {p}, 64')} to i64")
+    return llvm
+
+
+@prim(_wide("mul", "sext", "sext"))
+def mulh(a: int, b: int) -> int:
+    return _signed((a * b) >> 64)
+
+
+@prim(_wide("mul", "zext", "zext"))
+def mulhu(a: int, b: int) -> int:
+    return _signed(((a & M64) * (b & M64)) >> 64)
+
+
+@prim(_wide("mul", "sext", "zext"))
+def mulhsu(a: int, b: int) -> int:
+    return _signed((a * (b & M64)) >> 64)
+
+
+@prim(lambda let, emit, dec, a, b: let(f"udiv i64 {a}, {b}"))
+def udiv(a: int, b: int) -> int:
+    return _signed((a & M64) // (b & M64))
+
+
+@prim(lambda let, emit, dec, a, b: let(f"urem i64 {a}, {b}"))
+def urem(a: int, b: int) -> int:
+    return _signed((a & M64) % (b & M64))
+
+
+@prim(lambda let, emit, dec, a, b: let(f"sdiv i64 {a}, {b}"))
+def sdiv(a: int, b: int) -> int:
+    q = abs(a) // abs(b)
+    return _signed(-q if (a < 0) != (b < 0) else q)
+
+
+@prim(lambda let, emit, dec, a, b: let(f"srem i64 {a}, {b}"))
+def srem(a: int, b: int) -> int:
+    r = abs(a) % abs(b)
+    return -r if a < 0 else r
+
+
+def _bits(name: str, flag: bool) -> Callable[..., str]:
+    def llvm(let: Let, emit: Any, dec: Any, x: str) -> str:
+        dec(f"declare i64 @llvm.{name}.i64(i64{', i1' if flag else ''})")
+        return let(f"call i64 @llvm.{name}.i64(i64 {x}{', i1 false' if flag else ''})")
+    return llvm
+
+
+@prim(_bits("ctlz", True))
+def clz(x: int) -> int:
+    return 64 - (x & M64).bit_length()
+
+
+@prim(_bits("cttz", True))
+def ctz(x: int) -> int:
+    x &= M64
+    return (x & -x).bit_length() - 1 if x else 64
+
+
+@prim(_bits("ctpop", False))
+def cpop(x: int) -> int:
+    return (x & M64).bit_count()
+
+
+@prim(_bits("bswap", False))
+def bswap(x: int) -> int:
+    return _signed(int.from_bytes((x & M64).to_bytes(8, "little"), "big"))
+
+
+def _minmax(name: str) -> Callable[..., str]:
+    def llvm(let: Let, emit: Any, dec: Any, a: str, b: str) -> str:
+        dec(f"declare i64 @llvm.{name}.i64(i64, i64)")
+        return let(f"call i64 @llvm.{name}.i64(i64 {a}, i64 {b})")
+    return llvm
+
+
+@prim(_minmax("smin"))
+def imin(a: int, b: int) -> int:
+    return min(a, b)
+
+
+@prim(_minmax("smax"))
+def imax(a: int, b: int) -> int:
+    return max(a, b)
+
+
+@prim(_minmax("umin"))
+def umin(a: int, b: int) -> int:
+    return a if (a & M64) < (b & M64) else b
+
+
+@prim(_minmax("umax"))
+def umax(a: int, b: int) -> int:
+    return a if (a & M64) > (b & M64) else b
+
+
+@prim(lambda let, emit, dec, c, a, b: let(f"select i1 {let(f'icmp ne i64 {c}, 0')}, i64 {a}, i64 {b}"))
+def sel(c: int, a: int, b: int) -> int:
+    """c ? a : b without a branch."""
+    return a if c else b
+
+
+# -- memory
+def _load(bits: int, ext: str) -> Callable[..., str]:
+    def llvm(let: Let, emit: Any, dec: Any, a: str) -> str:
+        x = let(f"load i{bits}, ptr {let(f'inttoptr i64 {a} to ptr')}, align 1")
+        return x if bits == 64 else let(f"{ext} i{bits} {x} to i64")
+    return llvm
+
+
+def _store(bits: int) -> Callable[..., None]:
+    def llvm(let: Let, emit: Any, dec: Any, a: str, x: str) -> None:
+        p = let(f"inttoptr i64 {a} to ptr")
+        emit(f"store i{bits} {x if bits == 64 else let(f'trunc i64 {x} to i{bits}')}, ptr {p}, align 1")
+    return llvm
+
+
+@prim(_load(8, "zext"))
+def ld8(a: int) -> int:
+    return ctypes.c_uint8.from_address(a).value
+
+
+@prim(_load(16, "zext"))
+def ld16(a: int) -> int:
+    return ctypes.c_uint16.from_address(a).value
+
+
+@prim(_load(32, "zext"))
+def ld32(a: int) -> int:
+    return ctypes.c_uint32.from_address(a).value
+
+
+@prim(_load(64, "zext"))
+def ld64(a: int) -> int:
+    return ctypes.c_int64.from_address(a).value
+
+
+@prim(_store(8))
+def st8(a: int, x: int) -> None:
+    ctypes.c_uint8.from_address(a).value = x & 0xFF
+
+
+@prim(_store(16))
+def st16(a: int, x: int) -> None:
+    ctypes.c_uint16.from_address(a).value = x & 0xFFFF
+
+
+@prim(_store(32))
+def st32(a: int, x: int) -> None:
+    ctypes.c_uint32.from_address(a).value = x & 0xFFFFFFFF
+
+
+@prim(_store(64))
+def st64(a: int, x: int) -> None:
+    ctypes.c_uint64.from_address(a).value = x & M64
+
+
+def _copy(let: Let, emit: Any, dec: Any, d: str, s: str, n: str) -> None:
+    dec("declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)")
+    emit(f"call void @llvm.memmove.p0.p0.i64(ptr {let(f'inttoptr i64 {d} to ptr')}, ptr {let(f'inttoptr i64 {s} to ptr')}, i64 {n}, i1 false)")
+
+
+@prim(_copy)
+def copy(d: int, s: int, n: int) -> None:
+    ctypes.memmove(d, s, n)
+
+
+def _fill(let: Let, emit: Any, dec: Any, d: str, n: str) -> None:
+    dec("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
+    emit(f"call void @llvm.memset.p0.i64(ptr {let(f'inttoptr i64 {d} to ptr')}, i8 0, i64 {n}, i1 false)")
+
+
+@prim(_fill)
+def zero(d: int, n: int) -> None:
+    ctypes.memset(d, 0, n)
+
+
+# -- floating point on bit patterns
+def _to_float(let: Let, x: str, w: int) -> str:
+    """The value as an LLVM float: bf16 widens to f32 exactly."""
+    if w == BF16:
+        low = let(f"trunc i64 {x} to i32")
+        return let(f"bitcast i32 {let(f'shl i32 {low}, 16')} to float")
+    bits = abs(w)
+    y = x if bits == 64 else let(f"trunc i64 {x} to i{bits}")
+    return let(f"bitcast i{bits} {y} to {FTYPE[w]}")
+
+
+def _from_float(let: Let, x: str, w: int) -> str:
+    """The bit pattern with NaN made canonical."""
+    t = FTYPE[w]
+    y = let(f"bitcast {t} {x} to i{w}")
+    y = let(f"select i1 {let(f'fcmp uno {t} {x}, {x}')}, i{w} {NAN[w]}, i{w} {y}")
+    return y if w == 64 else let(f"zext i{w} {y} to i64")
+
+
+def _arith(op: str) -> Callable[..., str]:
+    def llvm(let: Let, emit: Any, dec: Any, a: str, b: str, w: str) -> str:
+        n = int(w)
+        return _from_float(let, let(f"{op} {FTYPE[n]} {_to_float(let, a, n)}, {_to_float(let, b, n)}"), n)
+    return llvm
+
+
+def as_float(x: int, w: int) -> Any:
+    """The NumPy scalar of a bit pattern."""
+    if w == BF16:
+        return np.uint32((x & 0xFFFF) << 16).view(np.float32)
+    return {16: np.uint16, 32: np.uint32, 64: np.uint64}[w](x & ((1 << w) - 1)).view({16: np.float16, 32: np.float32, 64: np.float64}[w])
+
+
+def of_float(x: Any, w: int) -> int:
+    if np.isnan(x):
+        return NAN[w]
+    return _signed(int(x.view({16: np.uint16, 32: np.uint32, 64: np.uint64}[w])))
+
+
+def _numpy(fn: Callable[[Any, Any], Any]) -> Callable[[int, int, int], int]:
+    def run(a: int, b: int, w: int) -> int:
+        with np.errstate(all="ignore"):
+            return of_float(fn(as_float(a, w), as_float(b, w)), w)
+    return run
+
+
+@prim(_arith("fadd"))
+def f_add(a: int, b: int, w: int) -> int:
+    return _numpy(lambda x, y: x + y)(a, b, w)
+
+
+@prim(_arith("fsub"))
+def f_sub(a: int, b: int, w: int) -> int:
+    return _numpy(lambda x, y: x - y)(a, b, w)
+
+
+@prim(_arith("fmul"))
+def f_mul(a: int, b: int, w: int) -> int:
+    return _numpy(lambda x, y: x * y)(a, b, w)
+
+
+@prim(_arith("fdiv"))
+def f_div(a: int, b: int, w: int) -> int:
+    return _numpy(lambda x, y: x / y)(a, b, w)
+
+
+def _sqrt(let: Let, emit: Any, dec: Any, a: str, w: str) -> str:
+    n = int(w)
+    s = {16: "f16", 32: "f32", 64: "f64"}[n]
+    dec(f"declare {FTYPE[n]} @llvm.sqrt.{s}({FTYPE[n]})")
+    return _from_float(let, let(f"call {FTYPE[n]} @llvm.sqrt.{s}({FTYPE[n]} {_to_float(let, a, n)})"), n)
+
+
+@prim(_sqrt)
+def f_sqrt(a: int, w: int) -> int:
+    with np.errstate(all="ignore"):
+        return of_float(np.sqrt(as_float(a, w)), w)
+
+
+def _fma(let: Let, emit: Any, dec: Any, a: str, b: str, c: str, w: str) -> str:
+    n = int(w)
+    s = {16: "f16", 32: "f32", 64: "f64"}[n]
+    t = FTYPE[n]
+    dec(f"declare {t} @llvm.fma.{s}({t}, {t}, {t})")
+    x, y, z = (_to_float(let, v, n) for v in (a, b, c))
+    return _from_float(let, let(f"call {t} @llvm.fma.{s}({t} {x}, {t} {y}, {t} {z})"), n)
+
+
+@prim(_fma)
+def f_fma(a: int, b: int, c: int, w: int) -> int:
+    """a*b + c with one rounding (exact rational arithmetic in CPython)."""
+    x, y, z = (as_float(v, w) for v in (a, b, c))
+    with np.errstate(all="ignore"):
+        if not (np.isfinite(x) and np.isfinite(y) and np.isfinite(z)):
+            return of_float(x * y + z, w)
+        exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
+        if exact == 0:
+            return of_float(x * y + z, w)
+        return of_float(round_fraction(exact, w), w)
+
+
+def round_fraction(value: Fraction, w: int) -> Any:
+    """To nearest even in format w."""
+    digits, emin, emax = {16: (11, -14, 15), 32: (24, -126, 127), 64: (53, -1022, 1023)}[w]
+    sign, v = (-1, -value) if value < 0 else (1, value)
+    e = max(v.numerator.bit_length() - v.denominator.bit_length(), emin)
+    if v < Fraction(2) ** e:
+        e = max(e - 1, emin)
+    elif v >= Fraction(2) ** (e + 1):
+        e += 1
+    ulp = Fraction(2) ** (e - digits + 1)
+    n = round(v / ulp)
+    t = {16: np.float16, 32: np.float32, 64: np.float64}[w]
+    result = Fraction(n) * ulp
+    if result >= Fraction(2) ** (emax + 1):
+        return t(sign * math.inf)
+    return t(sign * float(result))
+
+
+def _fcmp(pred: str) -> Callable[..., str]:
+    def llvm(let: Let, emit: Any, dec: Any, a: str, b: str, w: str) -> str:
+        n = int(w)
+        t = "float" if n == BF16 else FTYPE[n]
+        return let(f"zext i1 {let(f'fcmp {pred} {t} {_to_float(let, a, n)}, {_to_float(let, b, n)}')} to i64")
+    return llvm
+
+
+@prim(_fcmp("olt"))
+def f_lt(a: int, b: int, w: int) -> int:
+    return int(as_float(a, w) < as_float(b, w))
+
+
+@prim(_fcmp("ole"))
+def f_le(a: int, b: int, w: int) -> int:
+    return int(as_float(a, w) <= as_float(b, w))
+
+
+@prim(_fcmp("oeq"))
+def f_eq(a: int, b: int, w: int) -> int:
+    return int(as_float(a, w) == as_float(b, w))
+
+
+@prim(_fcmp("uno"))
+def f_unordered(a: int, b: int, w: int) -> int:
+    return int(np.isnan(as_float(a, w)) or np.isnan(as_float(b, w)))
+
+
+def _convert(let: Let, emit: Any, dec: Any, x: str, src: str, dst: str) -> str:
+    s, d = int(src), int(dst)
+    y = _to_float(let, x, s)
+    t = "float" if s == BF16 else FTYPE[s]
+    if d == BF16:
+        assert s == 32
+        bits = let(f"trunc i64 {x} to i32")
+        odd = let(f"and i32 {let(f'lshr i32 {bits}, 16')}, 1")
+        up = let(f"add i32 {bits}, {let(f'add i32 {odd}, 32767')}")
+        r = let(f"lshr i32 {up}, 16")
+        r = let(f"select i1 {let(f'fcmp uno float {y}, {y}')}, i32 {NAN[BF16]}, i32 {r}")
+        return let(f"zext i32 {r} to i64")
+    if t == FTYPE[d]:
+        return _from_float(let, y, d)
+    wider = d > (32 if s == BF16 else s)
+    return _from_float(let, let(f"{'fpext' if wider else 'fptrunc'} {t} {y} to {FTYPE[d]}"), d)
+
+
+@prim(_convert)
+def f_cvt(x: int, src: int, dst: int) -> int:
+    v = as_float(x, src)
+    if np.isnan(v):
+        return NAN[dst]
+    with np.errstate(all="ignore"):
+        if dst == BF16:
+            bits = int(v.view(np.uint32))
+            return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 & 0xFFFF
+        return of_float(v.astype({16: np.float16, 32: np.float32, 64: np.float64}[dst]), dst)
+
+
+ROUND = {0: "roundeven", 1: "trunc", 2: "floor", 3: "ceil", 4: "round"}
+
+
+def _to_int(let: Let, emit: Any, dec: Any, x: str, w: str, iw: str, signed: str, rm: str) -> str:
+    n, bits, s = int(w), int(iw), int(signed)
+    y = _to_float(let, x, n)
+    t = FTYPE[n]
+    short = {16: "f16", 32: "f32", 64: "f64"}[n]
+    name = f"llvm.{ROUND[int(rm)]}.{short}"
+    dec(f"declare {t} @{name}({t})")
+    r = let(f"call {t} @{name}({t} {y})")
+    sat = f"llvm.fpto{'s' if s else 'u'}i.sat.i{bits}.{short}"
+    dec(f"declare i{bits} @{sat}({t})")
+    i = let(f"call i{bits} @{sat}({t} {r})")
+    top = (1 << (bits - 1)) - 1 if s else -1
+    i = let(f"select i1 {let(f'fcmp uno {t} {y}, {y}')}, i{bits} {top}, i{bits} {i}")
+    return i if bits == 64 else let(f"{'sext' if s else 'zext'} i{bits} {i} to i64")
+
+
+@prim(_to_int)
+def f_to_i(x: int, w: int, iw: int, signed: int, rm: int) -> int:
+    """RISC-V's conversion: saturating, NaN gives the maximum. rm: 0 nearest even, 1 to zero, 2 down, 3 up, 4 nearest away."""
+    v = as_float(x, w)
+    lo, hi = (-(1 << (iw - 1)), (1 << (iw - 1)) - 1) if signed else (0, (1 << iw) - 1)
+    if np.isnan(v) or v == np.inf:
+        return _signed(hi) if signed or iw < 64 else -1
+    if v == -np.inf:
+        return lo
+    f = Fraction(float(v))
+    away = math.floor(abs(f) + Fraction(1, 2)) * (1 if f >= 0 else -1)
+    n = {0: round(f), 1: math.trunc(f), 2: math.floor(f), 3: math.ceil(f), 4: away}[rm]
+    return _signed(min(max(n, lo), hi))
+
+
+def _of_int(let: Let, emit: Any, dec: Any, x: str, signed: str, w: str) -> str:
+    n = int(w)
+    return _from_float(let, let(f"{'si' if int(signed) else 'ui'}tofp i64 {x} to {FTYPE[n]}"), n)
+
+
+@prim(_of_int)
+def i_to_f(x: int, signed: int, w: int) -> int:
+    """x is the integer, already extended to 64 bits."""
+    v = x if signed else x & M64
+    return 0 if v == 0 else of_float(round_fraction(Fraction(v), w), w)

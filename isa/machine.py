@@ -1,0 +1,232 @@
+"""Machines as TOML: validated structures that the compiler and the simulator both read; any field can be overridden."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rvgpu.errors import EXIT_REJECTED, Loc, RvgpuError, did_you_mean
+
+FOLDER = Path(__file__).parent / "machines"
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class Gpu(Part):
+    cores: int
+    clock_ghz: float
+    launch_cycles: int
+    cta_dispatch_cycles: int
+    barrier_cycles: int
+
+
+class Core(Part):
+    warps: int
+    taken_branch_cycles: int
+    queue_entries: int
+
+
+class Vector(Part):
+    vlen: int
+    dlen: int
+
+
+class MatrixUnit(Part):
+    te: int
+    bf16_macs_per_cycle: int
+    f32_macs_per_cycle: int
+    int8_macs_per_cycle: int
+    latency_cycles: int
+    tile_move_bytes_per_cycle: int
+
+
+class Exp(Part):
+    present: bool
+    lanes_per_cycle: int
+
+
+class Scratchpad(Part):
+    size_bytes: int
+    bytes_per_cycle: int
+    latency_cycles: int
+    banks: int
+
+
+class Dma(Part):
+    bytes_per_cycle: int
+    transfers: int
+    lines: int
+    transpose_factor: int
+
+
+class L1(Part):
+    size_bytes: int
+    ways: int
+    misses: int
+    hit_cycles: int
+
+
+class L2(Part):
+    size_bytes: int
+    ways: int
+    bytes_per_cycle: int
+    latency_cycles: int
+    misses: int
+
+
+class Dram(Part):
+    bytes_per_cycle: int
+    latency_cycles: int
+    queue_lines: int
+
+
+class Latency(Part):
+    """First result after this many cycles, by class."""
+
+    alu: int
+    mul: int
+    div: int
+    fp: int
+    fdiv: int
+    vector_int: int
+    vector_mul: int
+    vector_fp: int
+    vector_div: int
+    vector_div_lanes_per_cycle: int
+    vector_to_scalar: int
+    reduction: int
+    permute: int
+    exp: int
+
+
+class Machine(Part):
+    name: str
+    gpu: Gpu
+    core: Core
+    vector: Vector
+    matrix: MatrixUnit
+    exp: Exp
+    scratchpad: Scratchpad
+    dma: Dma
+    l1: L1
+    l2: L2
+    dram: Dram
+    latency: Latency
+
+    def peak_macs_per_cycle(self, dtype: str) -> int:
+        """Matrix multiply-adds per cycle of the whole GPU."""
+        m = self.matrix
+        rate = {"f32": m.f32_macs_per_cycle, "i8": m.int8_macs_per_cycle, "u8": m.int8_macs_per_cycle}.get(dtype, m.bf16_macs_per_cycle)
+        return rate * self.gpu.cores
+
+
+def machine_names() -> list[str]:
+    return sorted(p.stem for p in FOLDER.glob("*.toml"))
+
+
+def load_machine(name: str, overrides: Mapping[str, str | int | float] | None = None) -> Machine:
+    """A shipped machine by name or a TOML file by path, with `section.field` overrides; E5xx names file, line and field."""
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.exists():
+        known = machine_names()
+        error = RvgpuError("E501", f"no machine {name!r}", exit_code=EXIT_REJECTED)
+        near = did_you_mean(name, known)
+        raise error.hint(f"did you mean {near}?" if near else f"machines: {', '.join(known)}; or the path of a .toml file")
+    text = path.read_text()
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        line = re.search(r"line (\d+)", str(e))
+        raise RvgpuError("E502", f"not TOML: {e}", _loc(path, text, int(line.group(1)) if line else 1)) from None
+    data.setdefault("name", path.stem)
+    for key, value in (overrides or {}).items():
+        _override(data, key, value)
+    _check_names(path, text, Machine, data, "")
+    try:
+        machine = msgspec.convert(data, Machine)
+    except msgspec.ValidationError as e:
+        field = str(e).rpartition("$.")[2].rstrip("`")
+        raise RvgpuError("E504", f"{path.name}: {e}", _find(path, text, field)) from None
+    _check_values(path, text, machine)
+    return machine
+
+
+def _override(data: dict[str, Any], key: str, value: str | int | float) -> None:
+    section, _, field = key.partition(".")
+    if not field:
+        raise RvgpuError("E505", f"--set {key}: a machine field is section.field, such as core.warps")
+    parsed: Any = value
+    if isinstance(value, str):
+        try:
+            parsed = tomllib.loads(f"x = {value}")["x"]
+        except tomllib.TOMLDecodeError:
+            parsed = value
+    data.setdefault(section, {})[field] = parsed
+
+
+def _check_names(path: Path, text: str, struct: type[Any], data: Mapping[str, Any], prefix: str) -> None:
+    fields = {f.name: f.type for f in msgspec.structs.fields(struct)}
+    for key, value in data.items():
+        if key not in fields:
+            kind = "section" if isinstance(value, dict) else "field"
+            error = RvgpuError("E503", f"machine {path.stem} has an unknown {kind} {prefix}{key}", _find(path, text, f"{prefix}{key}"))
+            near = did_you_mean(key, fields)
+            raise error.hint(f"did you mean {prefix}{near}?" if near else f"known: {', '.join(fields)}")
+        if isinstance(value, dict) and isinstance(fields[key], type):
+            _check_names(path, text, fields[key], value, f"{prefix}{key}.")
+    missing = [f for f in fields if f not in data]
+    if missing:
+        raise RvgpuError("E506", f"machine {path.stem} lacks {prefix}{missing[0]}", _loc(path, text, 1))
+
+
+def _find(path: Path, text: str, dotted: str) -> Loc:
+    section, _, field = dotted.rpartition(".")
+    inside = not section
+    for n, line in enumerate(text.splitlines(), 1):
+        if line.strip().startswith("["):
+            inside = line.strip() == f"[{section}]"
+            if line.strip() == f"[{field}]" and not section:
+                return Loc(str(path), n, 1, len(line.strip()), line)
+        elif inside and line.split("=")[0].strip() == field:
+            return Loc(str(path), n, 1, len(field), line)
+    return Loc(str(path), 1, 1, 1, text.splitlines()[0] if text else "")
+
+
+def _loc(path: Path, text: str, n: int) -> Loc:
+    lines = text.splitlines() or [""]
+    return Loc(str(path), n, 1, 1, lines[min(n, len(lines)) - 1])
+
+
+def _check_values(path: Path, text: str, m: Machine) -> None:
+    def need(ok: bool, field: str, message: str) -> None:
+        if not ok:
+            raise RvgpuError("E507", f"{field}: {message}", _find(path, text, field))
+
+    def power(n: int) -> bool:
+        return n > 0 and n & (n - 1) == 0
+
+    v, te = m.vector, m.matrix.te
+    need(power(v.vlen) and 128 <= v.vlen <= 1024, "vector.vlen", f"{v.vlen} is not a power of two in 128..1024")
+    need(power(v.dlen) and v.dlen >= 64, "vector.dlen", f"{v.dlen} is not a power of two of at least 64")
+    need(power(te) and 4 <= te <= v.vlen // 4, "matrix.te", f"{te} is not a power of two with 4 <= te <= vlen / 4 = {v.vlen // 4}")
+    need(1 <= m.gpu.cores <= 256, "gpu.cores", f"{m.gpu.cores} is not in 1..256")
+    need(1 <= m.core.warps <= 16, "core.warps", f"{m.core.warps} is not in 1..16")
+    need(m.scratchpad.size_bytes % 64 == 0 and m.scratchpad.size_bytes > 0, "scratchpad.size_bytes", "must be a positive multiple of 64")
+    for section in ("l1", "l2"):
+        part = getattr(m, section)
+        need(power(part.size_bytes // (64 * part.ways)), f"{section}.size_bytes", "size / (64 B lines x ways) must be a power of two")
+    for section in msgspec.structs.fields(Machine):
+        part = getattr(m, section.name)
+        if isinstance(part, Part):
+            for f in msgspec.structs.fields(type(part)):
+                x = getattr(part, f.name)
+                need(not isinstance(x, (int, float)) or x > 0 or isinstance(x, bool), f"{section.name}.{f.name}", f"{x} must be positive")
+
+

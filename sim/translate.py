@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rvgpu.sim.prims import PRIMS, Prim
+from rvgpu.isa.prims import PRIMS, Prim
 
 INTS = {ctypes.c_uint8: "i8", ctypes.c_uint16: "i16", ctypes.c_uint32: "i32", ctypes.c_int32: "i32", ctypes.c_uint64: "i64",
         ctypes.c_int64: "i64", ctypes.c_int8: "i8", ctypes.c_int16: "i16"}
@@ -403,7 +403,7 @@ class _Function:
             return V(self.let(f"ptrtoint ptr {self.expr(node.args[0]).text} to i64"))
         if isinstance(fn, str):  # bound to a primitive's name
             name, fn = fn, PRIMS[fn].python
-        prim = PRIMS.get(getattr(fn, "__name__", name)) if fn is None or getattr(fn, "__module__", "") == "rvgpu.sim.prims" else None
+        prim = PRIMS.get(getattr(fn, "__name__", name)) if fn is None or getattr(fn, "__module__", "") == "rvgpu.isa.prims" else None
         if prim is not None:
             return self.primitive(prim, node)
         if fn is None:
@@ -441,7 +441,7 @@ def _free_names(fn: Callable[..., Any]) -> frozenset[str]:
         out = set(names)
         for n in names:
             g = fn.__globals__.get(n)
-            if inspect.isfunction(g) and g.__module__.startswith("rvgpu") and g.__module__ != "rvgpu.sim.prims":
+            if inspect.isfunction(g) and g.__module__.startswith("rvgpu") and g.__module__ != "rvgpu.isa.prims":
                 out |= _free_names(g)
         _FREE[fn] = frozenset(out)
     return _FREE[fn]

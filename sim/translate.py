@@ -2,7 +2,7 @@
 
 CPython runs the same functions as the reference. The subset:
 - functions with positional parameters annotated `int` (signed 64-bit, wrapping), or a `ctypes.Structure` (a pointer to it);
-- assignments, augmented assignments, if/elif/else, while, `for i in range(...)`, break, continue, return, calls;
+- assignments (also `a, b = x, y`), augmented assignments, if/elif/else, while, `for i in range(...)`, break, continue, return, calls;
 - integers: + - * // % (of non-negative numbers) & | ^ ~ << >> (arithmetic), comparisons, and/or/not, `a if c else b`;
 - struct fields `w.pc`, array fields `w.x[i]`, structs in arrays `c.warps[i].pc`, and module-level integer constants;
 - names bound at specialisation: constants (`SEW`) and functions (`OP`), so that one template serves many instructions;
@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import ctypes
 import inspect
+import operator
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,20 @@ INTS = {ctypes.c_uint8: "i8", ctypes.c_uint16: "i16", ctypes.c_uint32: "i32", ct
 SIGNED = {ctypes.c_int8, ctypes.c_int16, ctypes.c_int32, ctypes.c_int64}
 BINOPS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.FloorDiv: "sdiv", ast.Mod: "srem", ast.BitAnd: "and", ast.BitOr: "or",
           ast.BitXor: "xor", ast.LShift: "shl", ast.RShift: "ashr"}
+FOLD: dict[Any, Callable[[int, int], int]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
+    ast.BitAnd: operator.and_, ast.BitOr: operator.or_, ast.BitXor: operator.xor, ast.LShift: operator.lshift, ast.RShift: operator.rshift}
 COMPARES = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "slt", ast.LtE: "sle", ast.Gt: "sgt", ast.GtE: "sge"}
+
+
+def ptr(struct: Any, addr: int) -> Any:
+    """The structure at a host address (in translated code: a typed pointer)."""
+    return struct.from_address(addr)
+
+
+def address(array: Any) -> int:
+    """The host address of an array field."""
+    return ctypes.addressof(array)
 
 
 class TranslateError(Exception):
@@ -166,7 +180,14 @@ class _Function:
             self.stmt(node)
 
     def stmt(self, node: ast.stmt) -> None:
-        if isinstance(node, ast.Assign):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
+            target = node.targets[0]
+            if not isinstance(target, ast.Tuple):
+                raise self.fail(node, "a tuple is only assigned to names side by side")
+            values = [self.expr(v) for v in node.value.elts]
+            for t, v in zip(target.elts, values, strict=True):
+                self.assign(t, v)
+        elif isinstance(node, ast.Assign):
             value = self.expr(node.value)
             for t in node.targets:
                 self.assign(t, value)
@@ -212,14 +233,15 @@ class _Function:
         """A condition over bound constants only is decided here, so that specialised-away code is never translated."""
         if isinstance(node, ast.Compare) and len(node.ops) == 1:
             a, b = self.const_int(node.left), self.const_int(node.comparators[0])
-            if a is not None and b is not None:
-                return bool(eval(compile(ast.Expression(ast.Compare(ast.Constant(a), node.ops, [ast.Constant(b)],  # noqa: S307
-                                                                    lineno=1, col_offset=0)), "c", "eval")) if False else
-                            {ast.Eq: a == b, ast.NotEq: a != b, ast.Lt: a < b, ast.LtE: a <= b, ast.Gt: a > b, ast.GtE: a >= b}[type(node.ops[0])])
-        if isinstance(node, ast.Name):
-            c = self.const_int(node)
-            return None if c is None else bool(c)
-        return None
+            if a is None or b is None:
+                return None
+            return {ast.Eq: a == b, ast.NotEq: a != b, ast.Lt: a < b, ast.LtE: a <= b, ast.Gt: a > b, ast.GtE: a >= b}[type(node.ops[0])]
+        if isinstance(node, ast.BoolOp):
+            parts = [self.const_bool(v) for v in node.values]
+            stop = isinstance(node.op, ast.Or)
+            return stop if stop in parts else None if None in parts else not stop
+        c = self.const_int(node)
+        return None if c is None else bool(c)
 
     def const_int(self, node: ast.expr) -> int | None:
         if isinstance(node, ast.Constant) and isinstance(node.value, int):
@@ -227,6 +249,12 @@ class _Function:
         if isinstance(node, ast.Name) and node.id not in self.vars:
             value = self.binds.get(node.id, self.globals.get(node.id))
             return int(value) if isinstance(value, int) else None
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            x = self.const_int(node.operand)
+            return None if x is None else -x
+        if isinstance(node, ast.BinOp) and type(node.op) in FOLD:
+            a, b = self.const_int(node.left), self.const_int(node.right)
+            return None if a is None or b is None else FOLD[type(node.op)](a, b)
         return None
 
     def if_(self, node: ast.If) -> None:
@@ -297,10 +325,11 @@ class _Function:
         return self.let(f"icmp ne i64 {self.expr(node).text}, 0")
 
     def expr(self, node: ast.expr) -> V:
+        folded = self.const_int(node)
+        if folded is not None:
+            folded &= (1 << 64) - 1
+            return V(str(folded - (1 << 64) if folded >> 63 else folded))
         if isinstance(node, ast.Constant):
-            if isinstance(node.value, int):
-                value = int(node.value)
-                return V(str(value - (1 << 64) if value >= 1 << 63 else value))
             raise self.fail(node, f"constant {node.value!r}")
         if isinstance(node, ast.Name):
             return self.name(node)
@@ -399,6 +428,10 @@ class _Function:
         if name == "ptr":
             struct = self.globals[getattr(node.args[0], "id", "")]
             return V(self.let(f"inttoptr i64 {self.expr(node.args[1]).text} to ptr"), struct)
+        if name == "call_handler":
+            h, *rest = (self.expr(a) for a in node.args)
+            target = self.let(f"inttoptr i64 {h.text} to ptr")
+            return V(self.let(f"call i64 {target}({', '.join(f'ptr {v.text}' for v in rest)})"))
         if name == "address":
             return V(self.let(f"ptrtoint ptr {self.expr(node.args[0]).text} to i64"))
         if isinstance(fn, str):  # bound to a primitive's name

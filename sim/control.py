@@ -1,0 +1,202 @@
+"""The control page (30-isa): identity registers, the DMA's descriptor registers, GO, WAIT and the barriers."""
+
+from __future__ import annotations
+
+from rvgpu.isa.prims import copy, imax, ld8, ld16, ld32, ld64, st8, st16, st32, st64, zero
+from rvgpu.sim.memory import l2_line
+from rvgpu.sim.state import AT_BARRIER, CAUSE, F_BARRIER, F_CONTROL, F_MEMORY, RUN, WARP_BYTES, Core, Gpu, Warp
+from rvgpu.sim.translate import ptr
+
+SRC, DST, ROWS, ROW_BYTES, SRC_STRIDE, DST_STRIDE, FILL_ROWS, FILL_BYTES, INDEX = 8, 9, 10, 11, 12, 13, 14, 15, 16
+SPM, DRAM = 0x1000_0000, 0x8000_0000
+C_DMA, C_BARRIER = CAUSE["data.dma"], CAUSE["barrier"]
+
+
+def control_load(c: Core, w: Warp, g: Gpu, off: int) -> int:
+    if off == 0:
+        return w.hart
+    if off == 8:
+        return w.core
+    if off == 16:
+        return w.warp
+    if off == 24:
+        return w.cta
+    if off == 32:
+        return w.ctas
+    if off == 40:
+        return w.warps
+    return 0
+
+
+def control_store(c: Core, w: Warp, g: Gpu, off: int, value: int) -> int:
+    if off < 0x40 or off > 0x80 or off & 7 != 0:
+        w.fault_addr = off
+        return F_CONTROL
+    w.ctl[off >> 3] = value
+    return 0
+
+
+def control_swap(c: Core, w: Warp, g: Gpu, off: int, value: int) -> int:
+    if off == 0x88:
+        return dma_go(c, w, g, value)
+    if off == 0x90:
+        return dma_wait(w, value)
+    if off >= 0x100 and off < 0x180 and off & 7 == 0:
+        return barrier(c, w, g, (off - 0x100) >> 3, value)
+    w.fault = F_CONTROL
+    w.fault_addr = off
+    return 0
+
+
+def dma_wait(w: Warp, token: int) -> int:
+    """Sleeps until transfer number `token` of this warp (and so all before it) is complete."""
+    if token > 0 and w.tokens > 0:
+        at = w.token_last
+        if token < w.tokens and w.tokens - token < 64:
+            at = w.token_time[token & 63]
+        if at > w.now:
+            w.earliest = at
+            w.why = C_DMA
+    return 0
+
+
+def barrier(c: Core, w: Warp, g: Gpu, i: int, n: int) -> int:
+    """Releases when n warps have arrived, `barrier` cycles after the last."""
+    if c.bar_count[i] == 0:
+        c.bar_need[i] = n
+        c.bar_time[i] = 0
+    if c.bar_need[i] != n or n <= 0 or n > c.nwarps:
+        w.fault = F_BARRIER
+        w.fault_addr = i
+        return 0
+    c.bar_count[i] += 1
+    c.bar_time[i] = imax(c.bar_time[i], w.now)
+    w.state = AT_BARRIER
+    w.bar = i
+    if c.bar_count[i] == n:
+        c.bar_count[i] = 0
+        for k in range(c.nwarps):
+            o = ptr(Warp, c.warps + k * WARP_BYTES)
+            if o.state == AT_BARRIER and o.bar == i:
+                o.state = RUN
+                o.earliest = c.bar_time[i] + g.barrier
+                o.why = C_BARRIER
+                o.ready = -1
+    return 0
+
+
+def span(c: Core, g: Gpu, addr: int, n: int, write: int) -> int:
+    """The host address of a DMA range, or 0."""
+    at = addr - SPM
+    if at >= 0 and n >= 0 and at + n <= c.spm_size:
+        return c.spm + at
+    at = addr - DRAM
+    if at >= 0 and n >= 0 and at + n <= g.dram_size:
+        off = addr - g.text
+        if write == 0 or off + n <= 0 or off >= g.text_size:
+            return g.dram + at
+    return 0
+
+
+def bad(w: Warp, addr: int) -> int:
+    w.fault = F_MEMORY
+    w.fault_addr = addr
+    return 0
+
+
+def element(d: int, s: int, size: int) -> int:
+    if size == 1:
+        st8(d, ld8(s))
+    elif size == 2:
+        st16(d, ld16(s))
+    elif size == 4:
+        st32(d, ld32(s))
+    else:
+        st64(d, ld64(s))
+    return 0
+
+
+def dma_go(c: Core, w: Warp, g: Gpu, cfg: int) -> int:
+    """Starts a transfer: data move now, the token's time says when they are there."""
+    rows = w.ctl[ROWS]
+    nbytes = w.ctl[ROW_BYTES]
+    size = 1 << (cfg & 3)
+    transpose = (cfg >> 2) & 1
+    fill_rows = imax(w.ctl[FILL_ROWS], rows)
+    fill_bytes = imax(w.ctl[FILL_BYTES], nbytes)
+    if rows < 0 or nbytes < 0 or fill_rows > 1 << 24 or fill_bytes > 1 << 30 or cfg > 7 or cfg < 0 or nbytes % size != 0:
+        return bad(w, w.ctl[SRC])
+    ring = c.dma_n & 63
+    begin = w.now
+    if c.dma_n >= g.dma_transfers:
+        begin = imax(begin, c.dma_ring[(c.dma_n - g.dma_transfers) & 63])
+    if begin > w.now:
+        w.earliest = begin
+        w.why = C_DMA
+    done = begin
+    if transpose != 0 and fill_rows > 0:
+        for k in range(fill_bytes // size):
+            d = span(c, g, w.ctl[DST] + k * w.ctl[DST_STRIDE], fill_rows * size, 1)
+            if d == 0:
+                return bad(w, w.ctl[DST] + k * w.ctl[DST_STRIDE])
+            zero(d, fill_rows * size)
+    for row in range(fill_rows):
+        d = 0
+        if transpose == 0:
+            d = span(c, g, w.ctl[DST] + row * w.ctl[DST_STRIDE], fill_bytes, 1)
+            if d == 0:
+                return bad(w, w.ctl[DST] + row * w.ctl[DST_STRIDE])
+        if row < rows:
+            index = row
+            if w.ctl[INDEX] != 0:
+                p = span(c, g, w.ctl[INDEX] + 4 * row, 4, 0)
+                if p == 0:
+                    return bad(w, w.ctl[INDEX] + 4 * row)
+                index = ld32(p)
+            src = w.ctl[SRC] + index * w.ctl[SRC_STRIDE]
+            s = span(c, g, src, nbytes, 0)
+            if s == 0:
+                return bad(w, src)
+            if transpose != 0:
+                d = span(c, g, w.ctl[DST], 0, 1) + row * size
+                for k in range(nbytes // size):
+                    element(d + k * w.ctl[DST_STRIDE], s + k * size, size)
+            else:
+                copy(d, s, nbytes)
+                zero(d + nbytes, fill_bytes - nbytes)
+            if g.timed != 0:
+                done = imax(done, dma_row(c, g, src, w.ctl[DST] + row * w.ctl[DST_STRIDE], nbytes, begin, transpose))
+        elif transpose == 0:
+            zero(d, fill_bytes)
+    if g.timed != 0:
+        extra = fill_rows * fill_bytes - rows * nbytes
+        c.dma_free += (extra >> 6) * g.dma_per_line_256
+        done = imax(done, c.dma_free >> 8)
+    w.tokens += 1
+    w.token_last = imax(w.token_last, done)
+    w.token_time[w.tokens & 63] = w.token_last
+    c.dma_ring[ring] = w.token_last
+    c.dma_n += 1
+    return w.tokens
+
+
+def dma_row(c: Core, g: Gpu, src: int, dst: int, nbytes: int, begin: int, transpose: int) -> int:
+    """Time of one row: its DRAM lines at the engine's rate through L2; returns when the last has arrived."""
+    if nbytes <= 0:
+        return begin
+    far = src
+    write = 0
+    if src < DRAM:
+        far = dst
+        write = 1
+    at = far - DRAM
+    first = at >> 6
+    last = (at + nbytes - 1) >> 6
+    cost = g.dma_per_line_256 * (g.dma_factor if transpose != 0 else 1)
+    done = begin
+    for line in range(first, last + 1):
+        start = imax(begin << 8, c.dma_free)
+        c.dma_free = start + cost
+        c.dma_busy += cost
+        done = imax(done, imax(l2_line(g, line, start >> 8, write), c.dma_free >> 8))
+    return done

@@ -1,0 +1,178 @@
+"""The compiled engine: handlers and the issue loop translated, optimised by LLVM for this host, and cached on disk.
+
+A program gets handlers for the instructions (and element widths) that it contains; each handler set is one object file under the hash of
+its IR, so a first run compiles what it needs and every later run loads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rvgpu.isa import meaning
+from rvgpu.isa.rows import BY_NAME, Row
+from rvgpu.sim import handlers, handlers_vector, issue
+from rvgpu.sim.translate import Unit
+
+PREFIX = {"alu_rr": "s_", "alu_ri": "s_", "alu_r": "s_", "branch": "b_", "amo": "a_", "fp2": "fp_", "fma": "ma_", "fcmp": "fc_",
+          "vunary": "u_", "vred": "r_", "vmask": "k_"}
+SEWS = (8, 16, 32, 64)
+
+
+def cache_folder() -> Path:
+    """RVGPU_CACHE_DIR or ~/.cache/rvgpu, mode 0700."""
+    folder = Path(os.environ.get("RVGPU_CACHE_DIR") or Path.home() / ".cache" / "rvgpu")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def _meaning(row: Row) -> Callable[..., Any] | None:
+    if not row.op:
+        return None
+    kind = row.kind
+    if kind.startswith("vwiden"):
+        name = "v_" + {"a": "vadd", "s": "vsub", "m": "vmul"}[row.op[2]]
+    elif kind.startswith("vnarrow"):
+        return None
+    else:
+        prefix = PREFIX.get(kind) or ("c_" if kind.startswith("vcmp") else "mac_" if kind.startswith("vmac") else "v_")
+        name = prefix + row.op
+    fn: Callable[..., Any] = getattr(meaning, name)
+    return fn
+
+
+def binds(row: Row, sew: int) -> dict[str, Any]:
+    """What a row's template is specialised with."""
+    out: dict[str, Any] = dict(row.args)
+    fn = _meaning(row)
+    if fn is not None:
+        out["OP"] = out["OP1"] = out["OP3"] = fn
+    if row.kind == "amo":
+        out["W"] = 8 * row.args["SIZE"]
+    if sew >= 0:
+        out["SEW"] = SEWS[sew]
+        out["W"] = SEWS[sew]
+    if row.kind.startswith("vnarrow"):
+        out["SIGNED"] = int(row.op == "vnsra")
+    return out
+
+
+def legal(row: Row, sew: int) -> bool:
+    """Whether the element width is one that the instruction has (others fault as illegal vtype)."""
+    if sew < 0:
+        return True
+    bits = SEWS[sew]
+    if row.op == "vfexp":
+        return bits == 32
+    if row.kind in ("vwcvt_ff", "vncvt_ff"):
+        return bits == 16 if row.args["BF"] else bits in (16, 32)
+    if row.kind.startswith(("vwiden", "vnarrow")):
+        return bits < 64
+    if row.kind == "vext":
+        return bits // row.args["DIV"] >= 8
+    if row.kind.startswith("vwmaccbf"):
+        return bits == 16
+    return not row.args.get("FP") or bits >= 16
+
+
+def template(row: Row) -> Callable[..., Any]:
+    fn = getattr(handlers, row.kind, None) or getattr(handlers_vector, row.kind)
+    assert callable(fn)
+    return fn  # type: ignore[no-any-return]
+
+
+class Engine:
+    """Host code for the issue loop and for handlers, made on demand."""
+
+    def __init__(self) -> None:
+        import llvmlite.binding as llvm
+
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        self.llvm = llvm
+        self.machine = llvm.Target.from_default_triple().create_target_machine(
+            cpu=llvm.get_host_cpu_name(), features=_host_features(llvm), opt=2, jit=True)
+        self.jit = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self.machine)
+        self.jit.set_object_cache(self._store, self._fetch)
+        self.host = f"{llvm.get_host_cpu_name()} {_host_features(llvm)} {llvm.llvm_version_info}"
+        self.addresses: dict[tuple[str, int], int] = {}
+        self.built = False
+
+    def _path(self, module: Any) -> Path:
+        return cache_folder() / f"engine-{module.name}.o"
+
+    def _fetch(self, module: Any) -> bytes | None:
+        path = self._path(module)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(data[32:]).digest() != data[:32]:
+            path.unlink(missing_ok=True)
+            return None
+        return data[32:]
+
+    def _store(self, module: Any, data: bytes) -> None:
+        path = self._path(module)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
+            f.write(hashlib.sha256(data).digest() + data)
+        os.replace(f.name, path)
+
+    def _compile(self, text: str, fast: bool) -> None:
+        name = hashlib.sha256(f"{self.host}\n{fast}\n{text}".encode()).hexdigest()
+        module = self.llvm.parse_assembly(text)
+        module.name = name
+        if not self._path(module).exists():
+            options = self.llvm.create_pipeline_tuning_options(speed_level=2)
+            options.loop_vectorization = True
+            options.slp_vectorization = False
+            builder = self.llvm.create_pass_builder(self.machine, options)
+            builder.getModulePassManager().run(module, builder)
+        self.jit.add_module(module)
+
+    def core(self) -> dict[str, int]:
+        """Addresses of `run`, `drain` and `start_cta`."""
+        if not self.built:
+            unit = Unit()
+            for fn in (issue.run, issue.drain, issue.start_cta):
+                unit.add(fn, name=f"engine_{fn.__name__}")
+            self._compile(unit.text(), True)
+            self.jit.finalize_object()
+            self.built = True
+        return {n: self.jit.get_function_address(f"engine_{n}") for n in ("run", "drain", "start_cta")}
+
+    def handlers(self, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Addresses of the handlers of (row name, SEW index or -1); 0 for an element width that the row does not have."""
+        missing = sorted(k for k in wanted if k not in self.addresses and legal(BY_NAME[k[0]], k[1]))
+        if missing:
+            unit = Unit()
+            symbols = {}
+            for n, (name, sew) in enumerate(missing):
+                row = BY_NAME[name]
+                symbol = f"h_{len(self.addresses) + n}"
+                used = binds(row, sew)
+                unit.add(template(row), used, symbol)
+                symbols[name, sew] = symbol
+            self._compile(unit.text(), False)
+            self.jit.finalize_object()
+            for key, symbol in symbols.items():
+                self.addresses[key] = self.jit.get_function_address(symbol)
+        return {k: self.addresses.get(k, 0) for k in wanted}
+
+
+def _host_features(llvm: Any) -> str:
+    features = llvm.get_host_cpu_features()
+    return str(features.flatten())
+
+
+_ENGINE: list[Engine] = []
+
+
+def engine() -> Engine:
+    if not _ENGINE:
+        _ENGINE.append(Engine())
+    return _ENGINE[0]

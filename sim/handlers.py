@@ -1,0 +1,470 @@
+"""Instruction handlers as templates in restricted Python: what an instruction does to a warp, specialised per row and SEW.
+
+Every handler is `h(c, w, r, g) -> fault code`. Names in capitals are bound when a template is specialised: SEW, W, SIZE, OP, LD, ST, ...
+"""
+
+from __future__ import annotations
+
+from rvgpu.isa.meaning import NAN_OF_32
+from rvgpu.isa.prims import (
+    f_cvt,
+    f_sqrt,
+    f_to_i,
+    i_to_f,
+    imax,
+    imin,
+    ld8,
+    ld16,
+    ld32,
+    ld64,
+    lshr,
+    sext,
+    st8,
+    st16,
+    st32,
+    st64,
+    trunc,
+    ult,
+    wrap,
+)
+from rvgpu.sim.control import control_load, control_store, control_swap
+from rvgpu.sim.state import F_CONTROL, F_ILLEGAL, F_JUMP, F_MEMORY, F_TRAP, OK, Core, Gpu, Rec, Warp
+from rvgpu.sim.translate import address
+
+W, SIZE, SIGNED, MODE, IMM, IW, SRC = 32, 4, 1, 1, 0, 32, 64
+SPM_BASE, DRAM_BASE, CTL_BASE = 0x1000_0000, 0x8000_0000, 0x0200_0000
+
+
+def OP(a: int, b: int) -> int:
+    """Bound to an instruction's meaning."""
+    return a + b
+
+
+def OP1(a: int) -> int:
+    return a
+
+
+def OP3(a: int, b: int, c: int) -> int:
+    return a * b + c
+
+
+# -- addresses
+def host(c: Core, w: Warp, g: Gpu, addr: int, n: int, write: int) -> int:
+    """The host address of n guest bytes, or 0 with the warp's fault set. Notes what kind of memory it is for the timing model."""
+    at = addr - SPM_BASE
+    if at >= 0 and at + n <= c.spm_size:
+        w.mem_kind = 1
+        w.mem_addr = at
+        return c.spm + at
+    at = addr - DRAM_BASE
+    if at >= 0 and at + n <= g.dram_size and n >= 0:
+        off = addr - g.text
+        if write == 0 or off + n <= 0 or off >= g.text_size:
+            w.mem_kind = 2
+            w.mem_addr = at
+            return g.dram + at
+    w.fault_addr = addr
+    return 0
+
+
+def vreg(w: Warp, g: Gpu, n: int) -> int:
+    return address(w.v) + n * g.vlenb
+
+
+def load_size(a: int) -> int:
+    if SIZE == 1:
+        return ld8(a)
+    if SIZE == 2:
+        return ld16(a)
+    if SIZE == 4:
+        return ld32(a)
+    return ld64(a)
+
+
+def store_size(a: int, x: int) -> int:
+    if SIZE == 1:
+        st8(a, x)
+    if SIZE == 2:
+        st16(a, x)
+    if SIZE == 4:
+        st32(a, x)
+    if SIZE == 8:
+        st64(a, x)
+    return 0
+
+
+# -- scalar
+def nop(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return OK
+
+
+def trap(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return F_TRAP
+
+
+def set_x(w: Warp, r: Rec, value: int) -> int:
+    w.x[r.rd] = value
+    w.x[0] = 0
+    return OK
+
+
+def alu_rr(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_x(w, r, OP(w.x[r.rs1], w.x[r.rs2]))
+
+
+def alu_ri(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_x(w, r, OP(w.x[r.rs1], r.imm))
+
+
+def alu_r(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_x(w, r, OP1(w.x[r.rs1]))
+
+
+def lui(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_x(w, r, r.imm)
+
+
+def auipc(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_x(w, r, r.pc + r.imm)
+
+
+def goto(w: Warp, g: Gpu, target: int) -> int:
+    """The next record; address 0 (the entry's ra) ends the warp."""
+    if target == 0:
+        w.next = -1
+        return OK
+    at = target - g.text
+    if at < 0 or at >= g.text_size or at & 1 != 0:
+        w.fault_addr = target
+        return F_JUMP
+    w.next = at >> 1
+    return OK
+
+
+def jal(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    set_x(w, r, r.pc + r.size)
+    return goto(w, g, r.pc + r.imm)
+
+
+def jalr(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    target = wrap(w.x[r.rs1] + r.imm) & -2
+    set_x(w, r, r.pc + r.size)
+    return goto(w, g, target)
+
+
+def branch(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    if OP(w.x[r.rs1], w.x[r.rs2]):
+        return goto(w, g, r.pc + r.imm)
+    return OK
+
+
+def is_control(addr: int, w: Warp) -> int:
+    off = addr - CTL_BASE - (w.warp << 12)
+    return off >= 0 and off < 4096
+
+
+def load(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    addr = wrap(w.x[r.rs1] + r.imm)
+    if is_control(addr, w):
+        return set_x(w, r, control_load(c, w, g, addr & 4095)) if SIZE == 8 else F_CONTROL
+    p = host(c, w, g, addr, SIZE, 0)
+    if p == 0:
+        return F_MEMORY
+    x = load_size(p)
+    w.mem_bytes = SIZE
+    return set_x(w, r, sext(x, 8 * SIZE) if SIGNED == 1 else x)
+
+
+def store(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    addr = wrap(w.x[r.rs1] + r.imm)
+    if is_control(addr, w):
+        return control_store(c, w, g, addr & 4095, w.x[r.rs2]) if SIZE == 8 else F_CONTROL
+    p = host(c, w, g, addr, SIZE, 1)
+    if p == 0:
+        return F_MEMORY
+    w.mem_bytes = SIZE
+    return store_size(p, w.x[r.rs2])
+
+
+def amo(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    addr = w.x[r.rs1]
+    if is_control(addr, w):
+        w.fault = OK
+        old = control_swap(c, w, g, addr & 4095, w.x[r.rs2])
+        if w.fault != OK:
+            return w.fault
+        return set_x(w, r, old)
+    if addr & (SIZE - 1) != 0:
+        w.fault_addr = addr
+        return F_MEMORY
+    p = host(c, w, g, addr, SIZE, 1)
+    if p == 0:
+        return F_MEMORY
+    old = load_size(p)
+    store_size(p, OP(old, w.x[r.rs2]))
+    w.mem_bytes = SIZE
+    return set_x(w, r, sext(old, 8 * SIZE))
+
+
+def csr(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    n = r.imm & 0xFFF
+    old = 0
+    if n == 0xC22:
+        old = g.vlenb
+    elif n == 0xC20:
+        old = w.vl
+    elif n == 0xC21:
+        old = w.vtype
+    elif n == 0xC00 or n == 0xC01:
+        old = w.now
+    elif n == 0xC02:
+        old = c.instructions
+    elif n == 0x008:
+        old = w.vstart
+    elif n == 0x003:
+        old = w.fcsr
+    elif n == 0x002:
+        old = w.fcsr >> 5
+    elif n == 0x001:
+        old = w.fcsr & 31
+    elif n == 0xF14:
+        old = w.hart
+    else:
+        return F_ILLEGAL
+    value = r.rs1 if IMM == 1 else w.x[r.rs1]
+    if MODE == 1 or r.rs1 != 0:
+        new = value if MODE == 1 else old | value if MODE == 2 else old & ~value
+        if n == 0x003:
+            w.fcsr = new & 255
+        elif n == 0x002:
+            w.fcsr = (w.fcsr & 31) | ((new & 7) << 5)
+        elif n == 0x001:
+            w.fcsr = (w.fcsr & 224) | (new & 31)
+        elif n == 0x008:
+            if new != 0:
+                return F_ILLEGAL
+        else:
+            return F_ILLEGAL
+        if w.fcsr & 224 != 0:
+            return F_ILLEGAL
+    return set_x(w, r, old)
+
+
+# -- scalar floating point: values are NaN-boxed
+def unbox(w: Warp, n: int) -> int:
+    x = w.f[n]
+    if W == 64:
+        return x
+    if W == 32:
+        return trunc(x, 32) if x >> 32 == -1 else NAN_OF_32
+    return trunc(x, 16) if x >> 16 == -1 else (0x7FC0 if W == -16 else 0x7E00)
+
+
+def set_f(w: Warp, n: int, x: int) -> int:
+    if W == 64:
+        w.f[n] = x
+    elif W == 32:
+        w.f[n] = x | wrap(-1 << 32)
+    else:
+        w.f[n] = x | wrap(-1 << 16)
+    return OK
+
+
+def fload(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    p = host(c, w, g, wrap(w.x[r.rs1] + r.imm), SIZE, 0)
+    if p == 0:
+        return F_MEMORY
+    w.mem_bytes = SIZE
+    w.f[r.rd] = ld64(p) if SIZE == 8 else ld32(p) | wrap(-1 << 32) if SIZE == 4 else ld16(p) | wrap(-1 << 16)
+    return OK
+
+
+def fstore(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    p = host(c, w, g, wrap(w.x[r.rs1] + r.imm), SIZE, 1)
+    if p == 0:
+        return F_MEMORY
+    w.mem_bytes = SIZE
+    return store_size(p, w.f[r.rs2])
+
+
+def fp2(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_f(w, r.rd, OP(unbox(w, r.rs1), unbox(w, r.rs2)))
+
+
+def fma(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_f(w, r.rd, OP3(unbox(w, r.rs1), unbox(w, r.rs2), unbox(w, r.rs3)))
+
+
+def fsqrt(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_f(w, r.rd, f_sqrt(unbox(w, r.rs1), W))
+
+
+def fcmp(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_x(w, r, OP(unbox(w, r.rs1), unbox(w, r.rs2)))
+
+
+def fclass(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    x = unbox(w, r.rs1)
+    mant = 10 if W == 16 else 23 if W == 32 else 52
+    neg = lshr(x, W - 1) & 1
+    body = x & (wrap(1 << (W - 1)) - 1)
+    top = wrap(((1 << (W - 1 - mant)) - 1) << mant)
+    if body > top:
+        return set_x(w, r, 1 << (9 if body & (1 << (mant - 1)) != 0 else 8))
+    if body == top:
+        return set_x(w, r, 1 if neg else 1 << 7)
+    if body == 0:
+        return set_x(w, r, 1 << 3 if neg else 1 << 4)
+    if body < 1 << mant:
+        return set_x(w, r, 1 << 2 if neg else 1 << 5)
+    return set_x(w, r, 1 << 1 if neg else 1 << 6)
+
+
+def fcvt_xf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    """The static rounding mode is in imm (set by the loader): 0 nearest even, 1 to zero, 2 down, 3 up, 4 nearest away, 7 dynamic (0)."""
+    x = unbox(w, r.rs1)
+    out = f_to_i(x, W, IW, SIGNED, 0)
+    if r.imm == 1:
+        out = f_to_i(x, W, IW, SIGNED, 1)
+    elif r.imm == 2:
+        out = f_to_i(x, W, IW, SIGNED, 2)
+    elif r.imm == 3:
+        out = f_to_i(x, W, IW, SIGNED, 3)
+    elif r.imm == 4:
+        out = f_to_i(x, W, IW, SIGNED, 4)
+    return set_x(w, r, sext(out, IW))
+
+
+def fcvt_fx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    x = w.x[r.rs1]
+    return set_f(w, r.rd, i_to_f(x if IW == 64 else sext(x, 32) if SIGNED == 1 else trunc(x, 32), SIGNED, W))
+
+
+def unbox_src(w: Warp, n: int) -> int:
+    x = w.f[n]
+    if SRC == 64:
+        return x
+    if SRC == 32:
+        return trunc(x, 32) if x >> 32 == -1 else NAN_OF_32
+    return trunc(x, 16) if x >> 16 == -1 else (0x7FC0 if SRC == -16 else 0x7E00)
+
+
+def fcvt_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_f(w, r.rd, f_cvt(unbox_src(w, r.rs1), SRC, W))
+
+
+def fmv_xf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_x(w, r, sext(w.f[r.rs1], W))
+
+
+def fmv_fx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_f(w, r.rd, trunc(w.x[r.rs1], W))
+
+
+# -- configuration
+def set_vtype(w: Warp, g: Gpu, z: int) -> int:
+    """vtype from an immediate or register: fields, vill where the configuration is not supported; returns LMUL * EVE * 8 / 8."""
+    w.tm = 0
+    w.tk = 0
+    w.sew = (z >> 3) & 7
+    w.altfmt = (z >> 8) & 1
+    w.twiden = (z >> 9) & 3
+    lmul = z & 7
+    bits = 8 << w.sew
+    bad = w.sew > 3 or lmul == 4 or z >> 11 != 0
+    if w.twiden != 0:
+        ete = g.te if bits << (w.twiden - 1) < 64 else g.te >> 1
+        eve = g.vlenb * 8 // bits
+        kmax = 4 if bits == 8 else 2 if bits == 16 else 1
+        most = imin(imin(8 // kmax, 8 >> (w.twiden - 1)), (ete + eve - 1) // eve)
+        l2 = 0
+        if most >= 2:
+            l2 = 1
+        if most >= 4:
+            l2 = 2
+        if most >= 8:
+            l2 = 3
+        lmul = l2
+        bad = bad or bits << (w.twiden - 1) > 64
+        z = (z & -8) | lmul | 0xC0
+    w.lmul8 = 8 << lmul if lmul < 4 else 8 >> (8 - lmul)
+    if w.lmul8 < 8 and bits * 8 > w.lmul8 * 64:
+        bad = 1
+    w.vill = bad
+    if bad:
+        w.vtype = wrap(1 << 63)
+        w.vl = 0
+        return 0
+    w.vtype = z
+    return w.lmul8 * g.vlenb // (bits)
+
+
+def set_vl(w: Warp, r: Rec, g: Gpu, avl: int, z: int, keep: int) -> int:
+    old_type = w.vtype
+    old_vl = w.vl
+    old_tm = w.tm
+    old_tk = w.tk
+    most = set_vtype(w, g, z)
+    if w.twiden != 0 and w.vill == 0:
+        bits = 8 << w.sew
+        most = imin(most, g.te if bits << (w.twiden - 1) < 64 else g.te >> 1)
+    if keep:
+        if old_vl > most:
+            w.vill = 1
+            w.vtype = wrap(1 << 63)
+            w.vl = 0
+        else:
+            w.vl = old_vl
+    elif w.vill == 0:
+        w.vl = avl if ult(avl, most) else most
+    w.changed = w.vl != old_vl or w.vtype != old_type or w.tm != old_tm or w.tk != old_tk
+    return set_x(w, r, w.vl)
+
+
+def vsetvli(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    avl = w.x[r.rs1] if r.rs1 != 0 else -1
+    return set_vl(w, r, g, avl, r.imm, r.rs1 == 0 and r.rd == 0)
+
+
+def vsetivli(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_vl(w, r, g, r.rs1, r.imm, 0)
+
+
+def vsetvl(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    z = w.x[r.rs2]
+    tm = (z >> 16) & 0x3FFF
+    tk = (z >> 11) & 7
+    set_vl(w, r, g, w.x[r.rs1] if r.rs1 != 0 else -1, z & -1073739777, r.rs1 == 0 and r.rd == 0)
+    if w.vill == 0:
+        w.tm = tm
+        w.tk = tk
+    return OK
+
+
+def tile_most(w: Warp, g: Gpu) -> int:
+    bits = 8 << w.sew
+    return imin(w.lmul8 * g.vlenb // bits, g.te if bits << imax(w.twiden - 1, 0) < 64 else g.te >> 1)
+
+
+def sf_vsettn(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    old = w.vl
+    most = tile_most(w, g)
+    w.vl = w.x[r.rs1] if ult(w.x[r.rs1], most) else most
+    w.changed = w.vl != old
+    return set_x(w, r, w.vl)
+
+
+def sf_vsettm(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    old = w.tm
+    most = tile_most(w, g)
+    w.tm = w.x[r.rs1] if ult(w.x[r.rs1], most) else most
+    w.changed = w.tm != old
+    return set_x(w, r, w.tm)
+
+
+def sf_vsettk(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    old = w.tk
+    most = 4 if w.sew == 0 else 2 if w.sew == 1 else 1
+    w.tk = w.x[r.rs1] if ult(w.x[r.rs1], most) else most
+    w.changed = w.tk != old
+    return set_x(w, r, w.tk)

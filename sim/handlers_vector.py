@@ -1,0 +1,836 @@
+"""Vector and matrix handlers in restricted Python. Element loops go through the warp's scratch row where source and destination may overlap,
+so that the host compiler can vectorise them; masked loops write in place. Tails and masked-off elements stay undisturbed.
+"""
+
+from __future__ import annotations
+
+from rvgpu.isa.meaning import NAN_OF_32, mask_bit
+from rvgpu.isa.prims import (
+    copy,
+    cpop,
+    f_cvt,
+    f_fma,
+    f_to_i,
+    i_to_f,
+    imin,
+    ld8,
+    ld16,
+    ld32,
+    ld64,
+    mm_one,
+    mm_pair,
+    sext,
+    st8,
+    st16,
+    st32,
+    st64,
+    trunc,
+    ult,
+    wrap,
+    zero,
+)
+from rvgpu.sim.handlers import host, set_f, set_x, vreg
+from rvgpu.sim.state import F_MEMORY, F_TILE, F_VTYPE, OK, Core, Gpu, Rec, Warp
+from rvgpu.sim.translate import address
+
+SEW, W, SIGNED, EEW, DIV, RM, BF, UP, N, AS, BS, FP, REDBASE = 32, 32, 1, 32, 2, 0, 0, 0, 1, 1, 1, 0, 0
+
+
+def OP(a: int, b: int) -> int:
+    """Bound to an instruction's element meaning."""
+    return a + b
+
+
+def OP1(a: int) -> int:
+    return a
+
+
+def OP3(a: int, b: int, c: int) -> int:
+    return a * b + c
+
+
+def ld(p: int, i: int) -> int:
+    """Element i of SEW bits at host address p."""
+    if SEW == 8:
+        return ld8(p + i)
+    if SEW == 16:
+        return ld16(p + 2 * i)
+    if SEW == 32:
+        return ld32(p + 4 * i)
+    return ld64(p + 8 * i)
+
+
+def st(p: int, i: int, x: int) -> int:
+    if SEW == 8:
+        st8(p + i, x)
+    if SEW == 16:
+        st16(p + 2 * i, x)
+    if SEW == 32:
+        st32(p + 4 * i, x)
+    if SEW == 64:
+        st64(p + 8 * i, x)
+    return 0
+
+
+def ldb(p: int, i: int, bits: int) -> int:
+    """Element i of `bits` bits, zero-extended."""
+    if bits == 8:
+        return ld8(p + i)
+    if bits == 16:
+        return ld16(p + 2 * i)
+    if bits == 32:
+        return ld32(p + 4 * i)
+    return ld64(p + 8 * i)
+
+
+def stb(p: int, i: int, bits: int, x: int) -> int:
+    if bits == 8:
+        st8(p + i, x)
+    elif bits == 16:
+        st16(p + 2 * i, x)
+    elif bits == 32:
+        st32(p + 4 * i, x)
+    else:
+        st64(p + 8 * i, x)
+    return 0
+
+
+def xval(w: Warp, r: Rec) -> int:
+    return trunc(w.x[r.rs1], SEW)
+
+
+def fval(w: Warp, r: Rec) -> int:
+    x = w.f[r.rs1]
+    if W == 64:
+        return x
+    if W == 32:
+        return trunc(x, 32) if x >> 32 == -1 else NAN_OF_32
+    return trunc(x, 16) if x >> 16 == -1 else 0x7E00
+
+
+def merge_in(w: Warp, r: Rec, g: Gpu, d: int, t: int, n: int) -> int:
+    """Writes the scratch row t to destination d, under the mask when the instruction has one."""
+    if r.vm != 0:
+        copy(d, t, n * (SEW >> 3))
+    else:
+        m = vreg(w, g, 0)
+        for i in range(n):
+            if mask_bit(m, i):
+                st(d, i, ld(t, i))
+    return OK
+
+
+def v_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t, a, b = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1)
+    for i in range(w.vl):
+        st(t, i, OP(ld(a, i), ld(b, i)))
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+
+
+def with_scalar(w: Warp, r: Rec, g: Gpu, b: int) -> int:
+    t, a = address(w.tmp), vreg(w, g, r.rs2)
+    for i in range(w.vl):
+        st(t, i, OP(ld(a, i), b))
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+
+
+def v_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return with_scalar(w, r, g, xval(w, r))
+
+
+def v_vi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return with_scalar(w, r, g, trunc(r.imm, SEW))
+
+
+def v_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return with_scalar(w, r, g, fval(w, r))
+
+
+def vunary(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t, a = address(w.tmp), vreg(w, g, r.rs2)
+    for i in range(w.vl):
+        st(t, i, OP1(ld(a, i)))
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+
+
+def vmac_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t, a, b, d = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd)
+    for i in range(w.vl):
+        st(t, i, OP3(ld(a, i), ld(b, i), ld(d, i)))
+    return merge_in(w, r, g, d, t, w.vl)
+
+
+def mac_scalar(w: Warp, r: Rec, g: Gpu, b: int) -> int:
+    t, a, d = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rd)
+    for i in range(w.vl):
+        st(t, i, OP3(ld(a, i), b, ld(d, i)))
+    return merge_in(w, r, g, d, t, w.vl)
+
+
+def vmac_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return mac_scalar(w, r, g, xval(w, r))
+
+
+def vmac_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return mac_scalar(w, r, g, fval(w, r))
+
+
+# -- comparisons and masks
+def mask_from(w: Warp, r: Rec, g: Gpu, t: int) -> int:
+    """Packs vl bytes of 0/1 at t into the destination mask; bits beyond vl and masked-off bits stay."""
+    d, n = vreg(w, g, r.rd), w.vl
+    m = vreg(w, g, 0)
+    for base in range(0, n, 8):
+        most = imin(8, n - base)
+        bits = 0
+        for i in range(most):
+            bits = bits | (ld8(t + base + i) << i)
+        keep = (255 << most) & 255
+        if r.vm == 0:
+            keep = keep | (~ld8(m + (base >> 3)) & 255)
+        old = ld8(d + (base >> 3))
+        st8(d + (base >> 3), (old & keep) | (bits & ~keep))
+    return OK
+
+
+def vcmp_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t, a, b = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1)
+    for i in range(w.vl):
+        st8(t + i, OP(ld(a, i), ld(b, i)))
+    return mask_from(w, r, g, t)
+
+
+def cmp_scalar(w: Warp, r: Rec, g: Gpu, b: int) -> int:
+    t, a = address(w.tmp), vreg(w, g, r.rs2)
+    for i in range(w.vl):
+        st8(t + i, OP(ld(a, i), b))
+    return mask_from(w, r, g, t)
+
+
+def vcmp_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return cmp_scalar(w, r, g, xval(w, r))
+
+
+def vcmp_vi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return cmp_scalar(w, r, g, trunc(r.imm, SEW))
+
+
+def vcmp_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return cmp_scalar(w, r, g, fval(w, r))
+
+
+def vmask(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    a, b, d, n = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), w.vl
+    for i in range((n + 7) >> 3):
+        x = OP(ld8(a + i), ld8(b + i)) & 255
+        keep = (255 << imin(8, n - 8 * i)) & 255
+        st8(d + i, (ld8(d + i) & keep) | (x & ~keep))
+    return OK
+
+
+def vcpop(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    a, m, n, total = vreg(w, g, r.rs2), vreg(w, g, 0), w.vl, 0
+    for i in range((n + 7) >> 3):
+        x = ld8(a + i) & ~(255 << imin(8, n - 8 * i))
+        total += cpop(x if r.vm != 0 else x & ld8(m + i))
+    return set_x(w, r, total)
+
+
+def vfirst(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    a, m = vreg(w, g, r.rs2), vreg(w, g, 0)
+    for i in range(w.vl):
+        if mask_bit(a, i) and (r.vm != 0 or mask_bit(m, i)):
+            return set_x(w, r, i)
+    return set_x(w, r, -1)
+
+
+def merge_vector(w: Warp, r: Rec, g: Gpu) -> int:
+    a, b, d, m = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), vreg(w, g, 0)
+    for i in range(w.vl):
+        st(d, i, ld(b, i) if mask_bit(m, i) else ld(a, i))
+    return OK
+
+
+def merge_scalar(w: Warp, r: Rec, g: Gpu, b: int) -> int:
+    a, d, m = vreg(w, g, r.rs2), vreg(w, g, r.rd), vreg(w, g, 0)
+    for i in range(w.vl):
+        st(d, i, b if mask_bit(m, i) else ld(a, i))
+    return OK
+
+
+def vmerge_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return merge_vector(w, r, g)
+
+
+def vmerge_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return merge_scalar(w, r, g, xval(w, r))
+
+
+def vmerge_vi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return merge_scalar(w, r, g, r.imm)
+
+
+def vmerge_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return merge_scalar(w, r, g, fval(w, r))
+
+
+# -- moves
+def fill(w: Warp, r: Rec, g: Gpu, x: int) -> int:
+    d = vreg(w, g, r.rd)
+    for i in range(w.vl):
+        st(d, i, x)
+    return OK
+
+
+def vmv_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    copy(vreg(w, g, r.rd), vreg(w, g, r.rs1), w.vl * (SEW >> 3))
+    return OK
+
+
+def vmv_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return fill(w, r, g, w.x[r.rs1])
+
+
+def vmv_vi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return fill(w, r, g, r.imm)
+
+
+def vmv_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return fill(w, r, g, fval(w, r))
+
+
+def vmv_xs(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_x(w, r, sext(ld(vreg(w, g, r.rs2), 0), SEW))
+
+
+def vmv_sx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    if w.vl > 0:
+        st(vreg(w, g, r.rd), 0, w.x[r.rs1])
+    return OK
+
+
+def vfmv_fs(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return set_f(w, r.rd, ld(vreg(w, g, r.rs2), 0))
+
+
+def vfmv_sf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    if w.vl > 0:
+        st(vreg(w, g, r.rd), 0, fval(w, r))
+    return OK
+
+
+def vmvr(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    copy(vreg(w, g, r.rd), vreg(w, g, r.rs2), N * g.vlenb)
+    return OK
+
+
+def vid(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t = address(w.tmp)
+    for i in range(w.vl):
+        st(t, i, i)
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+
+
+def viota(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    a, t, total = vreg(w, g, r.rs2), address(w.tmp), 0
+    m = vreg(w, g, 0)
+    for i in range(w.vl):
+        st(t, i, total)
+        total += mask_bit(a, i) & (r.vm | mask_bit(m, i))
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+
+
+def slide(w: Warp, r: Rec, g: Gpu, n: int) -> int:
+    a, d, t = vreg(w, g, r.rs2), vreg(w, g, r.rd), address(w.tmp)
+    most = w.lmul8 * g.vlenb // SEW
+    for i in range(w.vl):
+        j = i - n if UP == 1 else i + n
+        if UP == 1:
+            st(t, i, ld(a, j) if ult(i, n) == 0 else ld(d, i))
+        else:
+            st(t, i, ld(a, j) if ult(n, most) and j < most else 0)
+    return merge_in(w, r, g, d, t, w.vl)
+
+
+def vslide_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return slide(w, r, g, w.x[r.rs1])
+
+
+def vslide_vi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return slide(w, r, g, r.imm)
+
+
+def slide1(w: Warp, r: Rec, g: Gpu, x: int) -> int:
+    a, t, n = vreg(w, g, r.rs2), address(w.tmp), w.vl
+    for i in range(n):
+        if UP == 1:
+            st(t, i, ld(a, i - 1) if i > 0 else x)
+        else:
+            st(t, i, ld(a, i + 1) if i < n - 1 else x)
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, n)
+
+
+def vslide1_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return slide1(w, r, g, w.x[r.rs1])
+
+
+def vslide1_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return slide1(w, r, g, fval(w, r))
+
+
+def gather(w: Warp, r: Rec, g: Gpu, j: int) -> int:
+    a = vreg(w, g, r.rs2)
+    return ld(a, j) if ult(j, w.lmul8 * g.vlenb // SEW) else 0
+
+
+def vrgather_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    b, t = vreg(w, g, r.rs1), address(w.tmp)
+    for i in range(w.vl):
+        st(t, i, gather(w, r, g, ld(b, i)))
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+
+
+def vrgather_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t = address(w.tmp)
+    for i in range(w.vl):
+        st(t, i, gather(w, r, g, w.x[r.rs1]))
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+
+
+def vrgather_vi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t = address(w.tmp)
+    for i in range(w.vl):
+        st(t, i, gather(w, r, g, r.imm))
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+
+
+def vcompress(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    a, m, d, n = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), 0
+    for i in range(w.vl):
+        if mask_bit(m, i):
+            st(d, n, ld(a, i))
+            n += 1
+    return OK
+
+
+# -- width changes: sources are read before the destination is written, through the scratch row
+def vext(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    if SEW // DIV < 8:
+        return F_VTYPE
+    t, a = address(w.tmp), vreg(w, g, r.rs2)
+    for i in range(w.vl):
+        x = ldb(a, i, SEW // DIV)
+        st(t, i, sext(x, SEW // DIV) if SIGNED == 1 else x)
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+
+
+def narrow_to(w: Warp, r: Rec, g: Gpu, b: int, vector: int) -> int:
+    """OP on 2*SEW elements by the low bits of b (or of vector rs1), kept to SEW. Bound with a meaning at SEW2 = 2*SEW."""
+    t, a, s = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1)
+    for i in range(w.vl):
+        n = ld(s, i) if vector == 1 else b
+        x = ldb(a, i, 2 * SEW)
+        st(t, i, (sext(x, 2 * SEW) if SIGNED == 1 else trunc(x, 2 * SEW)) >> (n & (2 * SEW - 1)) if SEW < 32 or SIGNED == 1
+           else _lshr64(x, n & 63))
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+
+
+def _lshr64(x: int, n: int) -> int:
+    return x if n == 0 else (x >> n) & wrap((1 << (64 - n)) - 1)
+
+
+def vnarrow_wv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return narrow_to(w, r, g, 0, 1)
+
+
+def vnarrow_wx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return narrow_to(w, r, g, w.x[r.rs1], 0)
+
+
+def vnarrow_wi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return narrow_to(w, r, g, r.imm, 0)
+
+
+def wide_ext(x: int) -> int:
+    return sext(x, SEW) if SIGNED == 1 else x
+
+
+def widen(w: Warp, r: Rec, g: Gpu, b: int, vector: int) -> int:
+    t, a, s, d = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd)
+    for i in range(w.vl):
+        y = ld(s, i) if vector == 1 else b
+        stb(t, i, 2 * SEW, OP(wide_ext(ld(a, i)), wide_ext(y)))
+    return merge_wide(w, r, g, d, t)
+
+
+def merge_wide(w: Warp, r: Rec, g: Gpu, d: int, t: int) -> int:
+    if r.vm != 0:
+        copy(d, t, w.vl * (SEW >> 2))
+    else:
+        m = vreg(w, g, 0)
+        for i in range(w.vl):
+            if mask_bit(m, i):
+                stb(d, i, 2 * SEW, ldb(t, i, 2 * SEW))
+    return OK
+
+
+def vwiden_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return widen(w, r, g, 0, 1)
+
+
+def vwiden_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return widen(w, r, g, xval(w, r), 0)
+
+
+def vcvt_fi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t, a = address(w.tmp), vreg(w, g, r.rs2)
+    for i in range(w.vl):
+        st(t, i, f_to_i(ld(a, i), W, SEW, SIGNED, RM))
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+
+
+def vcvt_if(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t, a = address(w.tmp), vreg(w, g, r.rs2)
+    for i in range(w.vl):
+        x = ld(a, i)
+        st(t, i, i_to_f(sext(x, SEW) if SIGNED == 1 else x, SIGNED, W))
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+
+
+def vwcvt_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t, a = address(w.tmp), vreg(w, g, r.rs2)
+    for i in range(w.vl):
+        if BF == 1:
+            stb(t, i, 2 * SEW, f_cvt(ld(a, i), -16, 32))
+        elif SEW == 16:
+            stb(t, i, 2 * SEW, f_cvt(ld(a, i), 16, 32))
+        else:
+            stb(t, i, 2 * SEW, f_cvt(ld(a, i), 32, 64))
+    return merge_wide(w, r, g, vreg(w, g, r.rd), t)
+
+
+def vncvt_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t, a = address(w.tmp), vreg(w, g, r.rs2)
+    for i in range(w.vl):
+        if BF == 1:
+            st(t, i, f_cvt(ldb(a, i, 2 * SEW), 32, -16))
+        elif SEW == 16:
+            st(t, i, f_cvt(ldb(a, i, 2 * SEW), 32, 16))
+        else:
+            st(t, i, f_cvt(ldb(a, i, 2 * SEW), 64, 32))
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+
+
+def vwmaccbf_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    a, b, d, m = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), vreg(w, g, 0)
+    for i in range(w.vl):
+        if r.vm != 0 or mask_bit(m, i):
+            st32(d + 4 * i, f_fma(f_cvt(ld16(a + 2 * i), -16, 32), f_cvt(ld16(b + 2 * i), -16, 32), ld32(d + 4 * i), 32))
+    return OK
+
+
+def vwmaccbf_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    a, d, m = vreg(w, g, r.rs2), vreg(w, g, r.rd), vreg(w, g, 0)
+    x = w.f[r.rs1]
+    b = f_cvt(trunc(x, 16) if x >> 16 == -1 else 0x7FC0, -16, 32)
+    for i in range(w.vl):
+        if r.vm != 0 or mask_bit(m, i):
+            st32(d + 4 * i, f_fma(f_cvt(ld16(a + 2 * i), -16, 32), b, ld32(d + 4 * i), 32))
+    return OK
+
+
+# -- reductions: a binary tree over the elements, then the scalar in front (ordered sums: one by one)
+def vred(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    a, b, d, t, n, m = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), address(w.tmp), w.vl, vreg(w, g, 0)
+    if n == 0:
+        return OK
+    live = 0
+    for i in range(n):
+        if r.vm != 0 or mask_bit(m, i):
+            st(t, live, ld(a, i))
+            live += 1
+    while live > 1:
+        half = (live + 1) >> 1
+        for i in range(live - half):
+            st(t, i, OP(ld(t, i), ld(t, i + half)))
+        live = half
+    st(d, 0, OP(ld(b, 0), ld(t, 0)) if live == 1 else ld(b, 0))
+    return OK
+
+
+# -- memory: unit-stride ranges are checked once
+def vload_unit(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    n = w.vl * (EEW >> 3)
+    p = host(c, w, g, w.x[r.rs1], n, 0)
+    if p == 0 and n > 0:
+        return F_MEMORY
+    d = vreg(w, g, r.rd)
+    if r.vm != 0:
+        copy(d, p, n)
+    else:
+        m = vreg(w, g, 0)
+        for i in range(w.vl):
+            if mask_bit(m, i):
+                stb(d, i, EEW, ldb(p, i, EEW))
+    w.mem_bytes = n
+    return OK
+
+
+def vstore_unit(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    n = w.vl * (EEW >> 3)
+    p = host(c, w, g, w.x[r.rs1], n, 1)
+    if p == 0 and n > 0:
+        return F_MEMORY
+    d = vreg(w, g, r.rd)
+    if r.vm != 0:
+        copy(p, d, n)
+    else:
+        m = vreg(w, g, 0)
+        for i in range(w.vl):
+            if mask_bit(m, i):
+                stb(p, i, EEW, ldb(d, i, EEW))
+    w.mem_bytes = n
+    return OK
+
+
+def each(c: Core, w: Warp, r: Rec, g: Gpu, i: int, addr: int, write: int) -> int:
+    """One element of a strided or indexed access."""
+    m = vreg(w, g, 0)
+    if r.vm == 0 and mask_bit(m, i) == 0:
+        return OK
+    bits = EEW
+    p = host(c, w, g, addr, bits >> 3, write)
+    if p == 0:
+        return F_MEMORY
+    d = vreg(w, g, r.rd)
+    if write == 1:
+        stb(p, 0, bits, ldb(d, i, bits))
+    else:
+        stb(d, i, bits, ldb(p, 0, bits))
+    return OK
+
+
+def strided(c: Core, w: Warp, r: Rec, g: Gpu, write: int) -> int:
+    base, step = w.x[r.rs1], w.x[r.rs2]
+    for i in range(w.vl):
+        f = each(c, w, r, g, i, wrap(base + i * step), write)
+        if f != OK:
+            return f
+    w.mem_bytes = EEW >> 3
+    w.mem_stride = step
+    w.mem_count = w.vl
+    return OK
+
+
+def vload_strided(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return strided(c, w, r, g, 0)
+
+
+def vstore_strided(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return strided(c, w, r, g, 1)
+
+
+def each_sew(c: Core, w: Warp, r: Rec, g: Gpu, i: int, addr: int, write: int) -> int:
+    m = vreg(w, g, 0)
+    if r.vm == 0 and mask_bit(m, i) == 0:
+        return OK
+    p = host(c, w, g, addr, SEW >> 3, write)
+    if p == 0:
+        return F_MEMORY
+    d = vreg(w, g, r.rd)
+    if write == 1:
+        st(p, 0, ld(d, i))
+    else:
+        st(d, i, ld(p, 0))
+    return OK
+
+
+def indexed(c: Core, w: Warp, r: Rec, g: Gpu, write: int) -> int:
+    base, ids = w.x[r.rs1], vreg(w, g, r.rs2)
+    for i in range(w.vl):
+        f = each_sew(c, w, r, g, i, wrap(base + ldb(ids, i, EEW)), write)
+        if f != OK:
+            return f
+    w.mem_bytes = SEW >> 3
+    w.mem_stride = 64
+    w.mem_count = w.vl
+    return OK
+
+
+def vload_indexed(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return indexed(c, w, r, g, 0)
+
+
+def vstore_indexed(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return indexed(c, w, r, g, 1)
+
+
+def vload_whole(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    n = N * g.vlenb
+    p = host(c, w, g, w.x[r.rs1], n, 0)
+    if p == 0:
+        return F_MEMORY
+    copy(vreg(w, g, r.rd), p, n)
+    w.mem_bytes = n
+    return OK
+
+
+def vstore_whole(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    n = N * g.vlenb
+    p = host(c, w, g, w.x[r.rs1], n, 1)
+    if p == 0:
+        return F_MEMORY
+    copy(p, vreg(w, g, r.rd), n)
+    w.mem_bytes = n
+    return OK
+
+
+def vload_mask(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    n = (w.vl + 7) >> 3
+    p = host(c, w, g, w.x[r.rs1], n, 0)
+    if p == 0 and n > 0:
+        return F_MEMORY
+    copy(vreg(w, g, r.rd), p, n)
+    w.mem_bytes = n
+    return OK
+
+
+def vstore_mask(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    n = (w.vl + 7) >> 3
+    p = host(c, w, g, w.x[r.rs1], n, 1)
+    if p == 0 and n > 0:
+        return F_MEMORY
+    copy(p, vreg(w, g, r.rd), n)
+    w.mem_bytes = n
+    return OK
+
+
+# -- matrix tiles: 32-bit tiles mt0 mt4 mt8 mt12, TE x TE, rows contiguous
+def tile_at(w: Warp, g: Gpu, subset: int) -> int:
+    """Host address of element 0 of a tile's row or column, or 0 (bad tile number or index)."""
+    n, kind, index = (subset >> 27) & 15, (subset >> 24) & 7, subset & 0xFFFFFF
+    if n & 3 != 0 or kind > 1 or index >= g.te or subset >> 31 != 0:
+        w.fault_addr = subset
+        return 0
+    return w.tiles + (n >> 2) * g.te * g.te * 4 + index * (4 if kind == 1 else 4 * g.te)
+
+
+def step_of(g: Gpu, subset: int) -> int:
+    return 4 * g.te if (subset >> 24) & 7 == 1 else 4
+
+
+def vtmv_vt(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    p = tile_at(w, g, w.x[r.rs1])
+    if p == 0 or SEW != 32:
+        return F_TILE
+    d, step = vreg(w, g, r.rd), step_of(g, w.x[r.rs1])
+    n = imin(w.vl, g.te)
+    if step == 4:
+        copy(d, p, 4 * n)
+    else:
+        for i in range(n):
+            st32(d + 4 * i, ld32(p + i * step))
+    return OK
+
+
+def vtmv_tv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    p = tile_at(w, g, w.x[r.rs1])
+    if p == 0 or SEW != 32:
+        return F_TILE
+    s, step = vreg(w, g, r.rs2), step_of(g, w.x[r.rs1])
+    for i in range(imin(w.vl, g.te)):
+        st32(p + i * step, ld32(s + 4 * i))
+    return OK
+
+
+def vlte(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t = tile_at(w, g, w.x[r.rs2])
+    n = imin(w.vl, g.te)
+    if t == 0 or EEW != 32:
+        return F_TILE
+    p = host(c, w, g, w.x[r.rs1], 4 * n, 0)
+    if p == 0 and n > 0:
+        return F_MEMORY
+    step = step_of(g, w.x[r.rs2])
+    for i in range(n):
+        st32(t + i * step, ld32(p + 4 * i))
+    w.mem_bytes = 4 * n
+    return OK
+
+
+def vste(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t = tile_at(w, g, w.x[r.rs2])
+    n = imin(w.vl, g.te)
+    if t == 0 or EEW != 32:
+        return F_TILE
+    p = host(c, w, g, w.x[r.rs1], 4 * n, 1)
+    if p == 0 and n > 0:
+        return F_MEMORY
+    step = step_of(g, w.x[r.rs2])
+    for i in range(n):
+        st32(p + 4 * i, ld32(t + i * step))
+    w.mem_bytes = 4 * n
+    return OK
+
+
+def vtzero(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    n = r.rd >> 1
+    if n & 3 != 0:
+        return F_TILE
+    p = w.tiles + (n >> 2) * g.te * g.te * 4
+    for row in range(w.tm):
+        zero(p + row * g.te * 4, 4 * imin(w.vl, g.te))
+    return OK
+
+
+def mm_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    """f32 += f16, bf16 or f32 products; k ascending; 16-bit products in pairs."""
+    if w.twiden != 3 - w.sew or SEW < 16 or SEW > 32:
+        return F_VTYPE
+    a, b, t = vreg(w, g, r.rs2), vreg(w, g, r.rs1), address(w.tmp)
+    p, n, gap = w.tiles + (r.rd >> 3) * g.te * g.te * 4, w.vl, 4 * g.vlenb
+    w.macs += w.tm * n * w.tk
+    if w.tk == 0:
+        return OK
+    if SEW == 32:
+        for row in range(w.tm):
+            x = ld32(a + 4 * row)
+            q = p + row * g.te * 4
+            for i in range(n):
+                st32(q + 4 * i, mm_one(ld32(q + 4 * i), x, ld32(b + 4 * i)))
+        return OK
+    form = -16 if w.altfmt == 1 else 16
+    u = t + 4 * g.te
+    for i in range(n):
+        if form == 16:
+            st32(t + 4 * i, f_cvt(ld16(b + 2 * i), 16, 32))
+            st32(u + 4 * i, f_cvt(ld16(b + gap + 2 * i), 16, 32) if w.tk > 1 else 0)
+        else:
+            st32(t + 4 * i, ld16(b + 2 * i) << 16)
+            st32(u + 4 * i, ld16(b + gap + 2 * i) << 16 if w.tk > 1 else 0)
+    for row in range(w.tm):
+        x, y = ld16(a + 2 * row), ld16(a + gap + 2 * row) if w.tk > 1 else 0
+        x = f_cvt(x, 16, 32) if form == 16 else x << 16
+        y = f_cvt(y, 16, 32) if form == 16 else y << 16
+        q = p + row * g.te * 4
+        for i in range(n):
+            st32(q + 4 * i, mm_pair(ld32(q + 4 * i), x, ld32(t + 4 * i), y, ld32(u + 4 * i)))
+    return OK
+
+
+def mm_ii(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    """i32 += products of four 8-bit rows, wrapping."""
+    if w.twiden != 3 or SEW != 8:
+        return F_VTYPE
+    a, b = vreg(w, g, r.rs2), vreg(w, g, r.rs1)
+    p, n, gap = w.tiles + (r.rd >> 3) * g.te * g.te * 4, w.vl, 2 * g.vlenb
+    w.macs += w.tm * n * w.tk
+    for k in range(w.tk):
+        for row in range(w.tm):
+            x = ld8(a + k * gap + row)
+            x = sext(x, 8) if AS == 1 else x
+            q = p + row * g.te * 4
+            for i in range(n):
+                y = ld8(b + k * gap + i)
+                st32(q + 4 * i, ld32(q + 4 * i) + x * (sext(y, 8) if BS == 1 else y))
+    return OK

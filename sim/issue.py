@@ -1,0 +1,391 @@
+"""Issue, scoreboard and units: the timing rules of docs/timing.md in restricted Python, and the loop that runs the machine.
+
+Per warp the next instruction could issue at e = max(warp's earliest, operands, its slot, room in its unit's queue). The core issues the
+smallest e; ties: the warp that issued last, then the one longest without issue, then the lowest number. Cores take turns in order of time.
+"""
+
+from __future__ import annotations
+
+from rvgpu.isa.prims import imax, imin, ld64, st64, zero
+from rvgpu.sim.memory import dram_line, l1_load, l1_store
+from rvgpu.sim.state import (
+    CAUSE,
+    CORE_BYTES,
+    DONE,
+    F_ILLEGAL,
+    F_JUMP,
+    F_VTYPE,
+    OK,
+    REC_BYTES,
+    REGS,
+    RUN,
+    WARP_BYTES,
+    Core,
+    Gpu,
+    Rec,
+    Warp,
+)
+from rvgpu.sim.translate import address, ptr
+
+QUANTUM = 60  # cycles a core may run ahead of the others: at most the L2's latency
+NEVER = 1 << 60
+C_UNIT, C_DISPATCH, C_IDLE = CAUSE["unit"], CAUSE["dispatch"], CAUSE["idle"]
+C_SPM, C_L1, C_DRAM, C_L2 = CAUSE["data.scratchpad"], CAUSE["data.l1"], CAUSE["data.dram"], CAUSE["data.l2"]
+R_OK, R_FAULT, R_DEADLOCK, R_LIMIT = 0, 1, 2, 3
+
+# how many registers an operand spans
+ONE, GROUP, WIDE, EEW_GROUP, FIXED = 0, 1, 2, 3, 4
+# what an instruction costs its unit
+COST_ONE, COST_LANES, COST_EXP, COST_DIV, COST_WIDE, COST_RED, COST_MEM, COST_MM, COST_TILE, COST_GATHER = range(10)
+U_NONE, U_VALU, U_EXP, U_LSU, U_MATRIX, U_TILE = range(6)
+M_NONE, M_LOAD, M_STORE, M_VLOAD, M_VSTORE = range(5)
+
+
+def call_handler(h: int, c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    """Replaced by an indirect call in compiled code; the reference engine binds its own."""
+    return 0
+
+
+def width(w: Warp, r: Rec, kind: int) -> int:
+    if kind == ONE:
+        return 1
+    if kind == GROUP:
+        return imax(1, w.lmul8 >> 3)
+    if kind == WIDE:
+        return imax(1, w.lmul8 >> 2)
+    if kind == EEW_GROUP:
+        return imax(1, (w.lmul8 * r.arg) >> (w.sew + 6))
+    return r.arg
+
+
+def find_ready(w: Warp, g: Gpu, r: Rec) -> int:
+    """When the operands of the warp's next instruction are ready; notes the reason."""
+    t = w.earliest
+    why = w.why
+    for n in range(r.nsrc):
+        base = r.src[n]
+        last = base + width(w, r, r.srckind[n])
+        if last > REGS:
+            last = REGS
+        for reg in range(base, last):
+            at = w.first[reg] if r.chain != 0 or base < 64 else w.last[reg] + 1
+            if at > t:
+                t = at
+                why = w.cause[reg]
+    if r.dst < 200:
+        last = imin(r.dst + width(w, r, r.dstkind), REGS)
+        for reg in range(r.dst, last):
+            if w.read[reg] + 1 > t:
+                t = w.read[reg] + 1
+                why = C_UNIT
+    w.ready = t
+    w.ready_why = why
+    w.ready_pc = w.pc
+    return t
+
+
+def unit_cost(w: Warp, r: Rec, g: Gpu) -> int:
+    """Cycles the instruction occupies its unit."""
+    bits = 8 << w.sew
+    lanes = imax(1, (w.vl * bits + g.dlen - 1) // g.dlen)
+    k = r.cost
+    if k == COST_LANES:
+        return lanes
+    if k == COST_WIDE:
+        return imax(1, (w.vl * bits * 2 + g.dlen - 1) // g.dlen)
+    if k == COST_EXP:
+        return imax(1, (w.vl + g.exp_lanes - 1) // g.exp_lanes)
+    if k == COST_DIV:
+        return imax(1, (w.vl + g.div_lanes - 1) // g.div_lanes)
+    if k == COST_RED:
+        return lanes + 4
+    if k == COST_TILE:
+        return imax(1, (w.vl * 4 + g.tile_bytes - 1) // g.tile_bytes)
+    if k == COST_GATHER:
+        return imax(1, w.vl)
+    if k == COST_MM:
+        rate = g.mac16 if w.sew == 1 else g.mac32 if w.sew == 2 else g.mac8
+        depth = 2 if w.sew == 1 else 4 if w.sew == 0 else 1
+        side = 1
+        while side * side * depth < rate:
+            side = side * 2
+        rows = side
+        columns = imax(1, rate // (depth * rows))
+        work = ((w.tm + rows - 1) // rows) * ((w.vl + columns - 1) // columns)
+        return imax(1, work * ((w.tk + depth - 1) // depth))
+    return 1
+
+
+def memory_time(c: Core, w: Warp, r: Rec, g: Gpu, t: int) -> int:
+    """Address generation and data movement of a load or store that starts at t. Sets mem_count to the unit's cycles; returns when the
+    (last) data are there."""
+    n = imax(1, w.mem_count)
+    cycles = 1
+    done = t
+    if w.mem_kind == 1:
+        if w.mem_count > 0:
+            beats = n if w.mem_stride & 127 == 0 else imax(1, (n * w.mem_bytes + g.spm_bytes - 1) // g.spm_bytes) * 2
+            cycles = imax(n >> 1, beats)
+        else:
+            at = w.mem_addr % g.spm_bytes
+            cycles = imax(1, (at + w.mem_bytes + g.spm_bytes - 1) // g.spm_bytes)
+        done = t + cycles - 1 + g.spm_latency
+        w.mem_kind = 1
+    elif w.mem_kind == 2:
+        write = r.mem == M_STORE or r.mem == M_VSTORE
+        cycles = 0
+        if w.mem_count > 0:
+            base = w.mem_addr - (n - 1) * w.mem_stride
+            for i in range(n):
+                at = base + i * w.mem_stride
+                done = imax(done, l1_store(c, g, at, t + i) if write else l1_load(c, g, at, t + i))
+            cycles = n
+        elif w.mem_bytes > 0:
+            first = w.mem_addr >> 6
+            last = (w.mem_addr + w.mem_bytes - 1) >> 6
+            for line in range(first, last + 1):
+                done = imax(done, l1_store(c, g, line << 6, t + cycles) if write else l1_load(c, g, line << 6, t + cycles))
+                cycles += 1
+        cycles = imax(1, cycles)
+    w.mem_count = cycles
+    return done
+
+
+def retire(c: Core, w: Warp, r: Rec, g: Gpu, e: int) -> int:
+    """Timing of an instruction issued at e: its unit, its results' times, the readers' marks."""
+    unit = r.unit
+    start = e
+    cost = 1
+    if unit != U_NONE:
+        start = imax(e, c.free[unit])
+        cost = unit_cost(w, r, g)
+    first = start + r.latency
+    last = first
+    cause = r.cause
+    if r.mem != M_NONE:
+        done = memory_time(c, w, r, g, start)
+        cost = w.mem_count
+        if r.mem == M_LOAD or r.mem == M_VLOAD:
+            if w.mem_kind == 1:
+                first = start + g.spm_latency
+                cause = C_SPM
+            elif w.mem_kind == 2:
+                first = done
+                cause = C_L1 if done <= start + g.l1_hit + cost else C_DRAM if done > start + 3 * g.l2_latency else C_L2
+            else:
+                first = start + g.l1_hit
+            last = imax(first + cost - 1, done)
+    else:
+        last = first + cost - 1
+    if unit != U_NONE:
+        c.free[unit] = start + cost
+        c.busy[unit] += cost
+        slot = unit * 4
+        c.starts[slot + 2] = c.starts[slot + 1]
+        c.starts[slot + 1] = c.starts[slot]
+        c.starts[slot] = start
+        for n in range(r.nsrc):
+            base = r.src[n]
+            if base >= 64 and base < 96:
+                top = imin(base + width(w, r, r.srckind[n]), REGS)
+                for reg in range(base, top):
+                    w.read[reg] = imax(w.read[reg], start)
+                    if r.chain != 0:
+                        last = imax(last, w.last[reg] + r.latency)
+    if r.dst < 200:
+        top = imin(r.dst + width(w, r, r.dstkind), REGS)
+        if r.dst >= 96 and r.cost == COST_MM:  # multiplies on one tile follow back to back; others wait for the result
+            w.first[r.dst] = imax(w.first[r.dst], 0)
+            w.last[r.dst] = start + cost - 1 + g.mm_latency
+            w.cause[r.dst] = cause
+        else:
+            for reg in range(r.dst, top):
+                w.first[reg] = first
+                w.last[reg] = last
+                w.cause[reg] = cause
+    return 0
+
+
+def account(c: Core, e: int, why: int) -> int:
+    """Every core-cycle has one cause: issued, or what the issuing warp waited for."""
+    if e >= c.accounted:
+        c.stall[why] += e - c.accounted
+        c.stall[0] += 1
+        c.accounted = e + 1
+    return 0
+
+
+def start_cta(c: Core, g: Gpu, t: int) -> int:
+    """Gives the core the next CTA in grid order at time t; 0 when none is left."""
+    if g.next_cta >= g.ncta:
+        return 0
+    cta = g.next_cta
+    g.next_cta += 1
+    for n in range(c.nwarps):
+        w = ptr(Warp, c.warps + n * WARP_BYTES)
+        zero(address(w.x), 32 * 8)
+        zero(address(w.f), 32 * 8)
+        zero(address(w.first), REGS * 8 * 4)
+        w.state = RUN
+        w.pc = g.entry
+        w.earliest = t + g.dispatch
+        w.why = C_DISPATCH
+        w.ready_pc = -1
+        w.cta = cta
+        w.ctas = g.ncta
+        w.x[10] = g.args
+        w.x[11] = cta
+        w.x[12] = n
+        w.x[13] = 0x0200_0000 + (n << 12)
+        w.x[14] = 0x1000_0000
+        w.x[2] = g.stack - (c.core * 16 + n) * 36864
+        w.vill = 1
+        w.vl = 0
+        w.vtype = -9223372036854775808
+        w.sew = 0
+        w.lmul8 = 8
+        w.tokens = 0
+        w.token_last = 0
+        w.fcsr = 0
+    c.live = c.nwarps
+    for i in range(16):
+        c.bar_count[i] = 0
+    return 1
+
+
+def step(c: Core, g: Gpu, limit: int) -> int:
+    """Issues instructions of one core until its time passes `limit` or nothing can run. Returns 0, or a run code."""
+    recs = g.recs
+    while 1:
+        best = NEVER
+        pick = -1
+        best_order = NEVER
+        why = C_IDLE
+        for n in range(c.nwarps):
+            w = ptr(Warp, c.warps + n * WARP_BYTES)
+            if w.state == RUN:
+                r = ptr(Rec, recs + w.pc * REC_BYTES)
+                if w.ready_pc != w.pc or w.ready < 0:
+                    find_ready(w, g, r)
+                e = w.ready
+                cause = w.ready_why
+                slot = c.slot[r.vector]
+                if slot > e:
+                    e = slot
+                    cause = C_UNIT
+                if r.unit != U_NONE:
+                    room = c.starts[r.unit * 4 + g.queue - 1]
+                    if room > e:
+                        e = room
+                        cause = C_UNIT
+                order = -1 if n == c.last_warp else c.issue_order[n]
+                if e < best or (e == best and order < best_order):
+                    best = e
+                    pick = n
+                    best_order = order
+                    why = cause
+        if pick < 0:
+            c.time = NEVER
+            return R_OK
+        if best > limit:
+            c.time = best
+            return R_OK
+        if best > g.max_cycles:
+            g.fault_core = c.core
+            g.fault_warp = pick
+            return R_LIMIT
+        w = ptr(Warp, c.warps + pick * WARP_BYTES)
+        r = ptr(Rec, recs + w.pc * REC_BYTES)
+        fault = F_ILLEGAL
+        w.now = best
+        w.next = w.pc + (r.size >> 1)
+        w.earliest = best
+        w.why = C_UNIT
+        w.mem_kind = 0
+        w.mem_bytes = 0
+        w.mem_count = 0
+        w.changed = 1
+        if r.valid != 0:
+            fault = F_VTYPE
+            h = r.handler[w.sew]
+            if h != 0 and (r.vector == 0 or w.vill == 0 or r.needs_vtype == 0):
+                fault = call_handler(h, c, w, r, g)
+        if fault == OK and w.next >= g.nrecs:
+            fault = F_JUMP
+        if fault != OK:
+            w.fault = fault
+            g.fault_core = c.core
+            g.fault_warp = pick
+            c.time = best
+            return R_FAULT
+        c.instructions += 1
+        c.vectors += r.vector
+        r.count += 1
+        if g.timed == 0:
+            w.earliest = imax(w.earliest, best + 1)
+        elif r.config == 0 or w.changed != 0:
+            account(c, best, why)
+            r.cycles += 1
+            c.slot[r.vector] = best + 1
+            retire(c, w, r, g, best)
+        if w.next != w.pc + (r.size >> 1):
+            w.earliest = imax(w.earliest, best + 1 + g.branch)
+        c.last_warp = pick
+        c.order += 1
+        c.issue_order[pick] = c.order
+        w.pc = w.next
+        w.ready_pc = -1
+        if w.next < 0:
+            w.state = DONE
+            w.pc = 0
+            c.live -= 1
+            g.end = imax(g.end, imax(best, w.token_last))
+            if c.live == 0:
+                if start_cta(c, g, imax(best + 1, w.token_last)) == 0:
+                    c.time = NEVER
+                    return R_OK
+    return R_OK
+
+
+def run(g: Gpu) -> int:
+    """Runs a launch to its end: the core with the smallest time goes on until it is QUANTUM ahead of the others."""
+    n = g.ncores
+    while 1:
+        best = NEVER
+        pick = -1
+        second = NEVER
+        alive = 0
+        for i in range(n):
+            c = ptr(Core, g.cores + i * CORE_BYTES)
+            if c.live > 0:
+                alive += 1
+                if c.time < best:
+                    second = best
+                    best = c.time
+                    pick = i
+                elif c.time < second:
+                    second = c.time
+        if pick < 0:
+            return R_DEADLOCK if alive > 0 else R_OK
+        c = ptr(Core, g.cores + pick * CORE_BYTES)
+        code = step(c, g, imin(second + QUANTUM, NEVER - 1))
+        if code != R_OK:
+            return code
+    return R_OK
+
+
+def drain(g: Gpu) -> int:
+    """The last dirty lines go to DRAM; returns the cycle when all is there."""
+    t = g.end
+    last = t
+    for i in range(g.l2_sets * g.l2_ways):
+        if _dirty(g, i) != 0:
+            last = dram_line(g, t) + g.dram_latency
+    return imax(last, g.dram_free >> 8)
+
+
+def _dirty(g: Gpu, i: int) -> int:
+    if ld64(g.l2_tags + 8 * i) != 0 and ld64(g.l2_dirty + 8 * i) & 1 != 0:
+        st64(g.l2_dirty + 8 * i, 0)
+        return 1
+    return 0

@@ -1,0 +1,89 @@
+"""The memory system's timing: L1 tags, the shared L2, and DRAM as a bandwidth-and-latency queue. Caches hold tags only.
+
+Times are cycles; the two shared queues count in 1/256 cycle so that any bandwidth fits. A line is 64 bytes.
+"""
+
+from __future__ import annotations
+
+from rvgpu.isa.prims import imax, ld64, st64
+from rvgpu.sim.state import Core, Gpu
+
+
+def dram_line(g: Gpu, t: int) -> int:
+    """Moves one line over the DRAM bus from cycle t on; returns the cycle its transfer starts."""
+    start = imax(t << 8, g.dram_free)
+    g.dram_free = start + g.dram_per_line_256
+    g.dram_lines += 1
+    return start >> 8
+
+
+def l2_line(g: Gpu, line: int, t: int, write: int) -> int:
+    """An access to one line at cycle t; returns when its data are there (writes: accepted). 16-way LRU, write-back; a written line is
+    allocated without a fetch, because stores carry byte masks."""
+    start = imax(t << 8, g.l2_free)
+    g.l2_free = start + g.l2_lines_per_256
+    t = start >> 8
+    g.l2_tick += 1
+    base = (line & (g.l2_sets - 1)) * g.l2_ways * 8
+    victim = 0
+    oldest = -1
+    for way in range(g.l2_ways):
+        at = base + way * 8
+        tag = ld64(g.l2_tags + at)
+        if tag == line + 1:
+            st64(g.l2_use + at, g.l2_tick)
+            g.l2_hits += 1
+            if write != 0:
+                st64(g.l2_dirty + at, 1)
+                return t + g.l2_latency
+            return imax(t + g.l2_latency, ld64(g.l2_dirty + at) >> 1)
+        use = ld64(g.l2_use + at) if tag != 0 else 0
+        if oldest < 0 or use < oldest:
+            oldest = use
+            victim = at
+    g.l2_misses += 1
+    if ld64(g.l2_tags + victim) != 0 and ld64(g.l2_dirty + victim) & 1 != 0:
+        dram_line(g, t)
+    st64(g.l2_tags + victim, line + 1)
+    st64(g.l2_use + victim, g.l2_tick)
+    if write != 0:
+        st64(g.l2_dirty + victim, 1)
+        return t + g.l2_latency
+    ready = dram_line(g, t) + g.l2_latency + g.dram_latency
+    st64(g.l2_dirty + victim, ready << 1)  # a clean line remembers when it arrives: a second reader waits for the same fill
+    return ready
+
+
+def l1_load(c: Core, g: Gpu, addr: int, t: int) -> int:
+    """A plain load's line from DRAM space at cycle t; returns when it can be used."""
+    line = addr >> 6
+    base = (line & (g.l1_sets - 1)) * g.l1_ways * 8
+    victim = 0
+    oldest = -1
+    for way in range(g.l1_ways):
+        at = base + way * 8
+        tag = ld64(c.l1_tags + at)
+        use = ld64(c.l1_use + at)
+        if tag == line + 1:
+            c.l1_hits += 1
+            st64(c.l1_use + at, imax(use, t))
+            return imax(t + g.l1_hit, use) if use > t else t + g.l1_hit
+        if tag == 0:
+            use = 0
+        if oldest < 0 or use < oldest:
+            oldest = use
+            victim = at
+    c.l1_misses += 1
+    slot = c.mshr_n % g.l1_misses
+    c.mshr_n += 1
+    start = imax(t + g.l1_hit, c.mshr[slot])
+    ready = l2_line(g, line, start, 0)
+    c.mshr[slot] = ready
+    st64(c.l1_tags + victim, line + 1)
+    st64(c.l1_use + victim, ready)
+    return ready
+
+
+def l1_store(c: Core, g: Gpu, addr: int, t: int) -> int:
+    """Write-through, no allocation: the line goes to L2; returns when L2 has taken it."""
+    return l2_line(g, addr >> 6, t, 1)

@@ -1,0 +1,71 @@
+"""The simulator's state as C structures: what CPython's reference and the compiled engine both read and write."""
+
+from __future__ import annotations
+
+import ctypes
+
+U8, U32, U64, I64 = ctypes.c_uint8, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
+REGS = 104  # scoreboard: x 0-31, f 32-63, v 64-95, tiles 96-99, spare
+UNITS = 12
+CAUSES = ("issued", "data.vector", "data.matrix", "data.exp", "data.scratchpad", "data.l1", "data.l2", "data.dram", "data.dma", "unit",
+          "barrier", "dispatch", "idle")
+CAUSE = {name: n for n, name in enumerate(CAUSES)}
+
+# warp states
+RUN, AT_BARRIER, DONE = 0, 1, 2
+# fault codes
+OK, F_ILLEGAL, F_MEMORY, F_JUMP, F_CONTROL, F_TILE, F_TRAP, F_VTYPE, F_BARRIER = range(9)
+
+
+class Rec(ctypes.Structure):
+    """A predecoded instruction; one per halfword of text."""
+
+    _fields_ = [("handler", U64 * 4), ("pc", U64), ("imm", I64), ("size", U32), ("rd", U32), ("rs1", U32), ("rs2", U32), ("rs3", U32),
+                ("vm", U32), ("valid", U32), ("vector", U32), ("unit", U32), ("cost", U32), ("latency", U32), ("cause", U32), ("chain", U32),
+                ("nsrc", U32), ("src", U32 * 5), ("srckind", U32 * 5), ("dst", U32), ("dstkind", U32), ("config", U32), ("mem", U32), ("needs_vtype", U32),
+                ("arg", U32), ("count", U64), ("cycles", U64)]
+
+
+class Warp(ctypes.Structure):
+    _fields_ = [("state", I64), ("pc", I64), ("next", I64), ("now", I64), ("earliest", I64), ("why", I64),
+                ("x", I64 * 32), ("f", I64 * 32), ("v", U8 * 4096), ("tmp", U8 * 8192),
+                ("vl", I64), ("vtype", I64), ("vill", I64), ("sew", I64), ("lmul8", I64), ("altfmt", I64), ("twiden", I64),
+                ("tm", I64), ("tk", I64), ("vstart", I64),
+                ("tiles", U64), ("hart", I64), ("warp", I64), ("cta", I64), ("ctas", I64), ("warps", I64), ("core", I64),
+                ("ctl", I64 * 32), ("tokens", I64), ("token_time", I64 * 64), ("token_last", I64),
+                ("fault", I64), ("fault_addr", I64), ("mem_kind", I64), ("mem_addr", I64), ("mem_bytes", I64), ("mem_stride", I64),
+                ("mem_count", I64), ("first", I64 * REGS), ("last", I64 * REGS), ("read", I64 * REGS), ("cause", I64 * REGS),
+                ("changed", I64), ("fcsr", I64), ("ready", I64), ("ready_why", I64), ("ready_pc", I64), ("macs", I64), ("bar", I64)]
+
+
+class Core(ctypes.Structure):
+    _fields_ = [("warps", U64), ("nwarps", I64), ("spm", U64), ("spm_size", I64), ("slot", I64 * 2), ("free", I64 * UNITS),
+                ("starts", I64 * (UNITS * 4)), ("busy", I64 * UNITS), ("stall", I64 * 16), ("accounted", I64), ("time", I64), ("live", I64),
+                ("bar_count", I64 * 16), ("bar_need", I64 * 16), ("bar_time", I64 * 16), ("dma_ring", I64 * 64), ("dma_n", I64),
+                ("dma_free", I64), ("dma_lines", I64), ("dma_busy", I64), ("l1_tags", U64), ("l1_use", U64), ("mshr", I64 * 64), ("mshr_n", I64),
+                ("last_warp", I64), ("instructions", I64), ("vectors", I64), ("l1_hits", I64), ("l1_misses", I64), ("issue_order", I64 * 32),
+                ("order", I64), ("cta_start", I64), ("core", I64)]
+
+
+class Gpu(ctypes.Structure):
+    """Shared memory system, machine parameters and the program."""
+
+    _fields_ = [("cores", U64), ("ncores", I64), ("recs", U64), ("nrecs", I64), ("text", I64), ("text_size", I64), ("dram", U64),
+                ("dram_size", I64), ("vlenb", I64), ("te", I64), ("timed", I64), ("max_cycles", I64), ("fault_core", I64), ("fault_warp", I64),
+                ("l2_tags", U64), ("l2_use", U64), ("l2_dirty", U64), ("l2_sets", I64), ("l2_ways", I64), ("l2_free", I64), ("l2_tick", I64),
+                ("l2_latency", I64), ("l2_lines_per_256", I64), ("l2_hits", I64), ("l2_misses", I64),
+                ("dram_free", I64), ("dram_latency", I64), ("dram_per_line_256", I64), ("dram_lines", I64), ("dram_busy", I64),
+                ("l1_sets", I64), ("l1_ways", I64), ("l1_hit", I64), ("l1_misses", I64), ("dma_per_line_256", I64), ("dma_factor", I64),
+                ("dma_transfers", I64), ("spm_latency", I64), ("spm_bytes", I64), ("dlen", I64), ("exp_lanes", I64), ("div_lanes", I64),
+                ("tile_bytes", I64), ("mac16", I64), ("mac32", I64), ("mac8", I64), ("mm_latency", I64), ("queue", I64), ("branch", I64),
+                ("barrier", I64), ("dispatch", I64), ("ncta", I64), ("next_cta", I64), ("entry", I64), ("args", I64), ("stack", I64),
+                ("launch_warps", I64), ("order", I64), ("trace", U64), ("trace_n", I64), ("trace_cap", I64), ("end", I64), ("macs", I64),
+                ("instructions", I64)]
+
+
+class Word(ctypes.Structure):
+    _fields_ = [("word", I64)]
+
+
+WARP_BYTES, CORE_BYTES, REC_BYTES = ctypes.sizeof(Warp), ctypes.sizeof(Core), ctypes.sizeof(Rec)
+STACK_BYTES = 32768

@@ -1,0 +1,275 @@
+"""The simulator's public face: a device with memory, programs, launches, and what a run tells about itself."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rvgpu.errors import EXIT_SIM_FAULT, RvgpuError
+from rvgpu.isa.codec import decode, disasm
+from rvgpu.isa.machine import Machine
+from rvgpu.sim import issue
+from rvgpu.sim.elf import BASE, Image, load
+from rvgpu.sim.engine import engine
+from rvgpu.sim.program import predecode
+from rvgpu.sim.state import (
+    AT_BARRIER,
+    CAUSES,
+    F_BARRIER,
+    F_CONTROL,
+    F_ILLEGAL,
+    F_JUMP,
+    F_MEMORY,
+    F_TILE,
+    F_TRAP,
+    F_VTYPE,
+    WARP_BYTES,
+    Core,
+    Gpu,
+    Rec,
+    Warp,
+)
+
+STACK_SLOT = 36864  # 32 KiB of stack and an unmapped page's worth between warps
+FAULTS = {F_ILLEGAL: "illegal instruction", F_MEMORY: "memory access out of bounds", F_JUMP: "jump to what is no instruction",
+          F_CONTROL: "illegal control page access", F_TILE: "illegal tile number or index", F_TRAP: "ecall or ebreak",
+          F_VTYPE: "vector instruction under an illegal vtype", F_BARRIER: "warps disagree about a barrier's arrivals"}
+
+
+class SimFault(RvgpuError):
+    """The program did something illegal: E701 with pc, disassembly, source line, warp, core and address."""
+
+
+class Deadlock(RvgpuError):
+    """E702: the wait-for graph of the warps that can never run again."""
+
+
+class CycleLimit(RvgpuError):
+    """E703: the run passed max_cycles."""
+
+
+@dataclass
+class Program:
+    image: Image
+    records: ctypes.Array[Rec]
+    base: int
+
+
+@dataclass(frozen=True)
+class LaunchResult:
+    name: str
+    grid: int
+    cycles: int
+
+
+@dataclass
+class RunStats:
+    """Cycles count from the start of the first launch until the last dirty line is in DRAM."""
+
+    cycles: int
+    instructions: int
+    macs: int
+    dram_bytes: int
+    busy: dict[str, float]  # of core-cycles: matrix, vector, exp, memory, tile, dma; dram of cycles; issue: slots used
+    stalls: dict[str, float]
+    launches: list[LaunchResult]
+    lines: dict[int, tuple[int, int]] = field(default_factory=dict)  # pc -> (count, issue cycles)
+
+
+class Device:
+    """One GPU: allocate and write tensors, load programs, launch kernels in order, then `finish()`."""
+
+    def __init__(self, machine: Machine, *, timing: bool = True, max_cycles: int | None = None, memory_bytes: int = 1 << 31) -> None:
+        self.machine = machine
+        self.limit = max_cycles if max_cycles is not None else 1 << 50
+        self.memory = np.zeros(memory_bytes, np.uint8)
+        self.top = 0
+        self.tensors: list[tuple[int, int, str]] = []
+        self.launches: list[LaunchResult] = []
+        self.time = 0
+        self._keep: list[Any] = []
+        self.gpu = self._gpu(machine, timing)
+        self.entry_points = engine().core()
+        self.stack = 0
+
+    # -- set-up
+    def _array(self, n: int, dtype: Any = np.uint8) -> int:
+        a = np.zeros(n, dtype)
+        self._keep.append(a)
+        return int(a.ctypes.data)
+
+    def _gpu(self, m: Machine, timing: bool) -> Gpu:
+        g = Gpu()
+        te = m.matrix.te
+        self.cores = (Core * m.gpu.cores)()
+        self.warps = (Warp * (m.gpu.cores * m.core.warps))()
+        l1_sets, l2_sets = m.l1.size_bytes // (64 * m.l1.ways), m.l2.size_bytes // (64 * m.l2.ways)
+        for n, c in enumerate(self.cores):
+            c.warps = ctypes.addressof(self.warps) + n * m.core.warps * WARP_BYTES
+            c.core, c.spm_size = n, m.scratchpad.size_bytes
+            c.spm = self._array(m.scratchpad.size_bytes)
+            c.l1_tags, c.l1_use = self._array(l1_sets * m.l1.ways, np.int64), self._array(l1_sets * m.l1.ways, np.int64)
+        for n, w in enumerate(self.warps):
+            w.core, w.warp = divmod(n, m.core.warps)
+            w.hart = n
+            w.tiles = self._array(16 * te * te)
+        g.cores, g.ncores = ctypes.addressof(self.cores), m.gpu.cores
+        g.dram, g.dram_size = int(self.memory.ctypes.data), len(self.memory)
+        g.vlenb, g.te, g.timed, g.max_cycles = m.vector.vlen // 8, te, int(timing), self.limit
+        entries = l2_sets * m.l2.ways
+        g.l2_tags, g.l2_use, g.l2_dirty = (self._array(entries, np.int64) for _ in range(3))
+        g.l2_sets, g.l2_ways, g.l2_latency = l2_sets, m.l2.ways, m.l2.latency_cycles
+        g.l2_lines_per_256 = max(1, 256 * 64 // m.l2.bytes_per_cycle)
+        g.dram_latency, g.dram_per_line_256 = m.dram.latency_cycles, max(1, 256 * 64 // m.dram.bytes_per_cycle)
+        g.l1_sets, g.l1_ways, g.l1_hit, g.l1_misses = l1_sets, m.l1.ways, m.l1.hit_cycles, m.l1.misses
+        g.dma_per_line_256, g.dma_factor = max(1, 256 * 64 // m.dma.bytes_per_cycle), m.dma.transpose_factor
+        g.dma_transfers = m.dma.transfers
+        g.spm_latency, g.spm_bytes = m.scratchpad.latency_cycles, m.scratchpad.bytes_per_cycle
+        g.dlen, g.exp_lanes, g.div_lanes = m.vector.dlen, m.exp.lanes_per_cycle, m.latency.vector_div_lanes_per_cycle
+        g.tile_bytes, g.mm_latency, g.queue = m.matrix.tile_move_bytes_per_cycle, m.matrix.latency_cycles, m.core.queue_entries
+        g.mac16, g.mac32, g.mac8 = m.matrix.bf16_macs_per_cycle, m.matrix.f32_macs_per_cycle, m.matrix.int8_macs_per_cycle
+        g.branch, g.barrier, g.dispatch = m.core.taken_branch_cycles, m.gpu.barrier_cycles, m.gpu.cta_dispatch_cycles
+        return g
+
+    def load(self, elf: bytes) -> Program:
+        """Places a program's image at DRAM's base; a second program follows the first only if it is the same size or smaller."""
+        image = load(elf, len(self.memory))
+        size = len(image.data)
+        if self.top == 0:
+            stacks = len(self.cores) * 16 * STACK_SLOT
+            self.image_room = -(-max(size, 1 << 20) // 4096) * 4096
+            self.stack = BASE + self.image_room + stacks
+            self.top = self.image_room + stacks
+            if self.top > len(self.memory):
+                raise RvgpuError("E605", "memory is too small for the image and the stacks")
+        elif size > self.image_room:
+            raise RvgpuError("E605", f"an image of {size} bytes does not fit in the {self.image_room} bytes kept for images")
+        text = bytes(image.data[image.text[0] - BASE:image.text[0] - BASE + image.text[1]])
+        records, wanted = predecode(text, image.text[0], self.machine)
+        addresses = engine().handlers(set(wanted))
+        for key, places in wanted.items():
+            for at, slot in places:
+                if key[1] < 0:
+                    records[at].handler[:] = [addresses[key]] * 4
+                else:
+                    records[at].handler[slot] = addresses[key]
+        return Program(image, records, BASE)
+
+    def alloc(self, nbytes: int, name: str = "") -> int:
+        """256-byte aligned DRAM; returns its guest address."""
+        at = -(-self.top // 256) * 256
+        if at + nbytes > len(self.memory):
+            raise RvgpuError("E606", f"device memory is full: {nbytes} bytes more for {name or 'a buffer'}", exit_code=EXIT_SIM_FAULT)
+        self.top = at + nbytes
+        self.tensors.append((BASE + at, nbytes, name))
+        return BASE + at
+
+    def write(self, addr: int, data: Any) -> None:
+        raw = np.frombuffer(data, np.uint8) if isinstance(data, (bytes, bytearray)) else np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        self.memory[addr - BASE:addr - BASE + len(raw)] = raw
+
+    def read(self, addr: int, nbytes: int) -> bytes:
+        return self.memory[addr - BASE:addr - BASE + nbytes].tobytes()
+
+    # -- running
+    def launch(self, program: Program, name: str, args: Sequence[int], *, ctas: int, scratchpad_bytes: int = 0) -> LaunchResult:
+        """Runs kernel `name` with 8-byte argument slots on `ctas` CTAs; raises SimFault, Deadlock or CycleLimit."""
+        if name not in program.image.symbols:
+            raise RvgpuError("E607", f"the program has no kernel {name!r}")
+        if scratchpad_bytes > self.machine.scratchpad.size_bytes:
+            raise RvgpuError("E608", f"kernel {name} wants {scratchpad_bytes} bytes of scratchpad, the machine has "
+                             f"{self.machine.scratchpad.size_bytes}")
+        g, m = self.gpu, self.machine
+        self.memory[:len(program.image.data)] = np.frombuffer(bytes(program.image.data), np.uint8)
+        slots = self.alloc(8 * len(args), "arguments")
+        self.write(slots, np.array([a & (1 << 64) - 1 for a in args], np.uint64))
+        g.recs, g.nrecs = ctypes.addressof(program.records), len(program.records)
+        g.text, g.text_size = program.image.text
+        g.entry, g.args, g.stack = (program.image.symbols[name] - g.text) >> 1, slots, self.stack
+        g.ncta, g.next_cta = ctas, 0
+        start = self.time + m.gpu.launch_cycles
+        for c in self.cores:
+            c.nwarps, c.live = m.core.warps, 0
+            c.slot[:] = [start, start]
+            self._call("start_cta", c, g, start)
+            c.time = start + m.gpu.cta_dispatch_cycles if c.live else issue.NEVER
+        g.end = start
+        code = self._call("run", g)
+        if code != issue.R_OK:
+            raise self._error(code, program)
+        result = LaunchResult(name, ctas, g.end - self.time)
+        self.time = g.end
+        self.launches.append(result)
+        self._records = program.records
+        return result
+
+    def _call(self, name: str, *args: Any) -> int:
+        # a plain address and integers: numbers pass as 64-bit, structures by reference
+        types = [ctypes.c_void_p if isinstance(a, ctypes.Structure) else ctypes.c_int64 for a in args]
+        fn = ctypes.CFUNCTYPE(ctypes.c_int64, *types)(self.entry_points[name])
+        return int(fn(*(ctypes.addressof(a) if isinstance(a, ctypes.Structure) else a for a in args)))
+
+    def _where(self, w: Warp, program: Program) -> str:
+        rec = program.records[w.pc]
+        off = rec.pc - BASE
+        d = decode(int.from_bytes(program.image.data[off:off + 4], "little"))
+        text = disasm(d, rec.pc) if d else ".word " + program.image.data[off:off + 4][::-1].hex()
+        return f"pc {rec.pc:#x} `{text}`"
+
+    def _near(self, addr: int) -> str:
+        best = ""
+        for start, size, name in self.tensors:
+            if name and start - 4096 <= addr < start + size + 4096:
+                if addr >= start + size:
+                    best = f"{addr - start - size} bytes past the end of {name} ({size} bytes)"
+                elif addr < start:
+                    best = best or f"{start - addr} bytes before {name}"
+                else:
+                    return f"inside {name}, at byte {addr - start}, or across its end"
+        return best or "near no tensor"
+
+    def _error(self, code: int, program: Program) -> RvgpuError:
+        g = self.gpu
+        if code == issue.R_DEADLOCK:
+            error: RvgpuError = Deadlock("E702", "deadlock: no warp can ever run again", exit_code=EXIT_SIM_FAULT)
+            for w in self.warps:
+                if w.state == AT_BARRIER:
+                    c = self.cores[w.core]
+                    error.note(f"core {w.core} warp {w.warp} waits at barrier {w.bar}, which has {c.bar_count[w.bar]} of "
+                               f"{c.bar_need[w.bar]} arrivals; {self._where(w, program)}")
+            return error
+        w = self.warps[g.fault_core * self.machine.core.warps + g.fault_warp]
+        place = f"core {g.fault_core} warp {g.fault_warp} cta {w.cta}: {self._where(w, program)}"
+        if code == issue.R_LIMIT:
+            return CycleLimit("E703", f"cycle limit of {self.limit} reached", exit_code=EXIT_SIM_FAULT).note(place)
+        error = SimFault("E701", FAULTS.get(w.fault, f"fault {w.fault}"), exit_code=EXIT_SIM_FAULT).note(place)
+        if w.fault in (F_MEMORY, F_JUMP, F_CONTROL, F_TILE):
+            addr = w.fault_addr & (1 << 64) - 1
+            error.note(f"address {addr:#x}: {self._near(addr)}")
+        return error
+
+    def finish(self) -> RunStats:
+        """Writes the last dirty lines back and tells about the run."""
+        g, m = self.gpu, self.machine
+        g.end = self.time
+        cycles = max(1, self._call("drain", g) if g.timed else self.time)
+        total = cycles * len(self.cores)
+        stalls = {name: sum(c.stall[n] for c in self.cores) for n, name in enumerate(CAUSES)}
+        stalls["idle"] += total - sum(stalls.values())
+        instructions = sum(c.instructions for c in self.cores)
+
+        def unit(n: int) -> float:
+            return sum(c.busy[n] for c in self.cores) / total
+
+        busy = {"matrix": unit(issue.U_MATRIX), "vector": unit(issue.U_VALU), "exp": unit(issue.U_EXP), "memory": unit(issue.U_LSU),
+                "tile": unit(issue.U_TILE), "dma": sum(c.dma_busy for c in self.cores) / 256 / total,
+                "issue": instructions / (2 * total), "dram": g.dram_lines * 64 / (cycles * m.dram.bytes_per_cycle)}
+        lines = {int(r.pc): (int(r.count), int(r.cycles)) for r in self._records if r.count} if self.launches else {}
+        return RunStats(cycles, instructions, sum(w.macs for w in self.warps), g.dram_lines * 64, busy,
+                        {k: v / total for k, v in stalls.items()}, list(self.launches), lines)
+
+

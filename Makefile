@@ -1,0 +1,31 @@
+# Everything runs in a virtual environment that the targets create when it is missing or older than pyproject.toml.
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+help:
+	@echo "make demo    causal attention from naive math: check, cycles, roofline, assembly and trace"
+	@echo "make test    the test suite"
+	@echo "make check   ruff, mypy --strict, fast tests"
+	@echo "make bench   simulated cycles of the benchmark kernels into benchmarks/results.txt"
+
+$(STAMP): pyproject.toml
+	python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet -e '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(PY) examples/demo.py
+
+test: $(STAMP)
+	$(PY) -m pytest -n 2 tests
+
+check: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m mypy -p rvgpu
+	$(PY) -m pytest -n 2 -m "not slow" tests
+
+bench: $(STAMP)
+	$(PY) benchmarks/run.py
+
+.PHONY: help demo test check bench

@@ -145,15 +145,17 @@ class Matrix:
         extent = {"m": clamp(k, k.idx("sub", self.M, m0), self.bm), "n": clamp(k, k.idx("sub", self.N, n0), self.bn),
                   "r": clamp(k, left_r, self.tiles.bk)}
         axes = {"m": Axis(self.plan.m, m0), "n": Axis(self.plan.n, n0), "r": Axis((self.stream.dim,), i)}
-        inner = [Axis((a.dim,), k.const(0)) for a in self.plan.atoms]
-        with em.scope([*axes.values(), *inner, *(Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True))]):
+        with em.scope([Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)]):
             for number, op in enumerate(self.operands.values()):
                 mine = k.cmp("eq", self.warp, number % self.limits.warps)
                 if op.per_item:
                     mine = k.s("and", mine, k.cmp("eq", i, 0))
 
                 def go(op: Operand = op) -> Sequence[Value]:
-                    self._transfer(op, axes[op.lane], extent, wstage if op.per_item else stage)
+                    # each operand has its own roles for dims: D is contracted in q @ k and a column in p @ v
+                    k_axis = axes["r"] if op.k_dim == self.stream.dim else Axis((op.k_dim,), k.const(0))
+                    with em.scope([axes[op.lane], k_axis]):
+                        self._transfer(op, axes[op.lane], extent, wstage if op.per_item else stage)
                     return []
 
                 k.if_(mine, go)

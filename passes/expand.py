@@ -1,0 +1,119 @@
+"""P2: macros become primitive operations, in their stable forms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rvgpu.ir.core import Block, Builder, Func, Op, Value
+from rvgpu.ir.dims import Dim
+from rvgpu.ir.types import DType, TensorType
+
+
+@dataclass(frozen=True)
+class Expand:
+    name = "expand"
+
+    def run(self, func: Func) -> Func:
+        block = Block()
+        e = _Expander(Builder(block))
+        for op in func.body.ops:
+            e.op(op)
+        results = [e.map.get(r, r) for r in func.results]
+        return Func(func.name, func.params, block, results, func.result_types, func.loc, func.result_names)
+
+
+class _Expander:
+    def __init__(self, b: Builder) -> None:
+        self.b = b
+        self.map: dict[Value, Value] = {}
+
+    def op(self, op: Op) -> None:
+        self.b.loc = op.loc
+        xs = [self.map.get(x, x) for x in op.operands]
+        fn: Callable[..., Value] | None = getattr(self, "x_" + op.name, None)
+        if fn is not None:
+            self.map[op.result] = fn(op, *xs)
+            return
+        out = self.b.op(op.name, xs, [r.type for r in op.results], op.regions, **op.attrs)
+        self.map.update(zip(op.results, out, strict=True))
+
+    # -- helpers
+    def const(self, value: float, dtype: DType) -> Value:
+        return self.b.op("const", [], [TensorType((), dtype)], value=value)[0]
+
+    def un(self, name: str, x: Value, **attrs: int) -> Value:
+        return self.b.op(name, [x], [x.type], **attrs)[0]
+
+    def two(self, name: str, x: Value, y: Value, dtype: DType | None = None) -> Value:
+        big, small = (x, y) if len(x.tensor.dims) >= len(y.tensor.dims) else (y, x)
+        dims = (*(d for d in small.tensor.dims if d not in big.tensor.dims), *big.tensor.dims)
+        return self.b.op(name, [x, y], [TensorType(dims, dtype or x.tensor.dtype)])[0]
+
+    def reduce(self, kind: str, x: Value, dims: tuple[Dim, ...]) -> Value:
+        rest = tuple(d for d in x.tensor.dims if d not in dims)
+        return self.b.op("reduce", [x], [TensorType(rest, x.tensor.dtype)], op=kind, dims=dims, order="any")[0]
+
+    def above_bottom(self, m: Value) -> Value:
+        """m, or 0 where it is -inf (a fully masked row): the anchor of an exponential."""
+        t = m.tensor
+        ok = self.two("gt", m, self.const(-math.inf, t.dtype), DType.i1)
+        return self.b.op("select", [ok, m, self.const(0.0, t.dtype)], [t])[0]
+
+    def exponentials(self, x: Value, dims: tuple[Dim, ...]) -> tuple[Value, Value, Value]:
+        m = self.above_bottom(self.reduce("max", x, dims))
+        e = self.un("exp", self.two("sub", x, m))
+        return m, e, self.reduce("sum", e, dims)
+
+    # -- macros
+    def x_softmax(self, op: Op, x: Value) -> Value:
+        dims = op.attrs["dims"]
+        _, e, total = self.exponentials(x, dims)  # type: ignore[arg-type]
+        t = total.tensor
+        zero = self.const(0.0, t.dtype)
+        inverse = self.two("div", self.const(1.0, t.dtype), total)
+        empty = self.two("eq", total, zero, DType.i1)
+        inverse = self.b.op("select", [empty, zero, inverse], [t])[0]
+        return self.two("mul", e, inverse)
+
+    def x_logsumexp(self, op: Op, x: Value) -> Value:
+        m, _, total = self.exponentials(x, op.attrs["dims"])  # type: ignore[arg-type]
+        return self.two("add", m, self.un("log", total))
+
+    def x_mean(self, op: Op, x: Value) -> Value:
+        dims = op.attrs["dims"]
+        assert isinstance(dims, tuple)
+        total = self.reduce("sum", x, dims)  # type: ignore[arg-type]
+        count: Value | None = None
+        for d in dims:
+            n = self.b.op("size", [], [TensorType((), DType.i32)], dim=d)[0]
+            n = self.b.op("cast", [n], [TensorType((), x.tensor.dtype)], dtype=x.tensor.dtype)[0]
+            count = n if count is None else self.two("mul", count, n)
+        assert count is not None
+        return self.two("div", total, count)
+
+    def x_var(self, op: Op, x: Value) -> Value:
+        centred = self.two("sub", x, self.x_mean(op, x))
+        return self.x_mean(op, self.two("mul", centred, centred))
+
+    def x_sigmoid(self, op: Op, x: Value) -> Value:
+        one = self.const(1.0, x.tensor.dtype)
+        return self.two("div", one, self.two("add", one, self.un("exp", self.un("neg", x))))
+
+    def x_silu(self, op: Op, x: Value) -> Value:
+        one = self.const(1.0, x.tensor.dtype)
+        return self.two("div", x, self.two("add", one, self.un("exp", self.un("neg", x))))
+
+    def x_relu(self, op: Op, x: Value) -> Value:
+        return self.two("max", x, self.const(0.0, x.tensor.dtype))
+
+    def x_gelu(self, op: Op, x: Value) -> Value:
+        t = x.tensor.dtype
+        half = self.two("mul", x, self.const(0.5, t))
+        if op.attrs.get("tanh"):
+            cubic = self.two("mul", self.two("mul", self.two("mul", x, x), x), self.const(0.044715, t))
+            inner = self.un("tanh", self.two("mul", self.two("add", x, cubic), self.const(math.sqrt(2 / math.pi), t)))
+        else:
+            inner = self.un("erf", self.two("mul", x, self.const(math.sqrt(0.5), t)))
+        return self.two("mul", half, self.two("add", inner, self.const(1.0, t)))

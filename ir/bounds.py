@@ -1,7 +1,8 @@
 """The reference of a level T function with a bound per element, and the comparison of a kernel's results with it.
 
-The function as the user wrote it (macros included) is evaluated in float64 without intermediate rounding; beside each value goes the bound
-of `error_rules.py`. A kernel passes when no element is further off than its bound, and NaN and infinities stand in the same places.
+The function as the user wrote it (macros included) is evaluated in float64 without intermediate rounding; beside each
+value goes the bound of `error_rules.py`. A kernel passes when no element is further off than its bound, and NaN and
+infinities stand in the same places.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from rvgpu.ir.types import DType
 
 @dataclass(frozen=True)
 class Check:
-    """max_rel_error is |err| / max|ref|; bound_fraction is max |err| / bound, inf when a NaN, an infinity or an exact value is off."""
+    """max_rel_error is |err| / max|ref|; bound_fraction is max |err| / bound, inf when a NaN, an infinity or an exact value
+    is off."""
 
     passed: bool
     max_abs_error: float

@@ -68,7 +68,7 @@ class Op:
 
 @dataclass(eq=False)
 class Param:
-    """A kernel parameter. Tensors come first, in order; scalars (type with no dims) have `keyword` set and maybe a default."""
+    """A kernel parameter. Tensors come first, in order; scalars (no dims) have `keyword` set and maybe a default."""
 
     name: str
     value: Value

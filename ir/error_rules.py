@@ -1,9 +1,9 @@
 """The error rule of each level T op: (values, bounds of the operands) -> bound of the result, in float64.
 
-A bound is an absolute error per element that any kernel for the op may make: its operands' errors carried through, plus the rounding
-of f32 arithmetic in any order of summation. The bound of an i1 is 1 where the comparison may go either way. A 0-d zero bound means exact.
-inf means that nothing is promised (a zero that may be a divisor, an overflow that may or may not happen). At a NaN or infinity a finite
-or NaN bound means that the result is certain.
+A bound is an absolute error per element that any kernel for the op may make: its operands' errors carried through, plus
+the rounding of f32 arithmetic in any order of summation. The bound of an i1 is 1 where the comparison may go either way.
+A 0-d zero bound means exact. inf means that nothing is promised (a zero that may be a divisor, an overflow that may or may
+not happen). At a NaN or infinity a finite or NaN bound means that the result is certain.
 """
 
 from __future__ import annotations
@@ -18,8 +18,20 @@ from rvgpu.ir import meaning as m
 from rvgpu.ir.core import Op, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.meaning import Env, align
-from rvgpu.ir.numeric import LARGEST, MIN_EXPONENT, PRECISION, Array, erf, gamma, half_ulp, is_float, round_to, unit, widen
-from rvgpu.ir.shapes import dim_attr, dims_attr
+from rvgpu.ir.numeric import (
+    LARGEST,
+    MIN_EXPONENT,
+    PRECISION,
+    Array,
+    erf,
+    gamma,
+    half_ulp,
+    is_float,
+    round_to,
+    unit,
+    widen,
+)
+from rvgpu.ir.shapes import dims_attr
 from rvgpu.ir.tensor_ops import OPS
 from rvgpu.ir.types import DType
 
@@ -27,7 +39,8 @@ EXACT = np.zeros(())
 TAU = 8.0  # an anchor may lag behind the maximum by this much
 FLUSH = 2.0**-92  # an anchored exp below -64 is 0
 TINY = 2.0**-120  # exp overflows inside sigmoid and its kin where their value is below this
-EXP_ULPS, LOG_ULPS, ERF_ULPS, TANH_ULPS, RSQRT_ULPS, DIV_ULPS = 2.6, 3.0, 3.0, 4.0, 2.0, 1.5  # as codegen states and tests them
+# ulps of the functions, as codegen states and tests them
+EXP_ULPS, LOG_ULPS, ERF_ULPS, TANH_ULPS, RSQRT_ULPS, DIV_ULPS = 2.6, 3.0, 3.0, 4.0, 2.0, 1.5
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,7 @@ def _dtype(op: Op) -> DType:
 
 
 def pointwise(rule: Local) -> Rule:
-    """A rule on operands and bounds aligned to the result's dims; integers and booleans from exact operands are exact."""
+    """A rule on operands and bounds aligned to the result's dims; integers from exact operands are exact."""
     def apply(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Array:
         if all(map(exact, bs)) and not _dtype(op).is_float and op.name != "cast":
             return EXACT
@@ -121,7 +134,7 @@ def maximum(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array
 
 def compare(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
     slack = bs[0] + bs[1]
-    return ((slack > 0) & ((np.abs(xs[0] - xs[1]) <= slack) | (slack == np.inf))).astype(np.float64)
+    return np.asarray((slack > 0) & ((np.abs(xs[0] - xs[1]) <= slack) | (slack == np.inf)), np.float64)
 
 
 def logical(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
@@ -129,7 +142,7 @@ def logical(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array
     (x, y), (bx, by) = xs, bs
     decides = 0.0 if op.name == "and" else 1.0
     open_x, open_y = (x != decides) | (bx > 0), (y != decides) | (by > 0)
-    return (((bx > 0) & open_y) | ((by > 0) & open_x)).astype(np.float64)
+    return np.asarray(((bx > 0) & open_y) | ((by > 0) & open_x), np.float64)
 
 
 def select(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
@@ -143,17 +156,18 @@ def select(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
 
 
 def cast(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Array:
-    """Half an ulp of the target. Inside a function a kernel may hold the value scaled (softmax before its division), so there it is the
-    worst half ulp of the binade: u |value|."""
+    """Half an ulp of the target. Inside a function a kernel may hold the value scaled (softmax before its division), so
+    there it is the worst half ulp of the binade: u |value|."""
     source, target = op.operands[0].tensor.dtype, _dtype(op)
     b = align(bs[0], op.operands[0].tensor.dims, op.result.tensor.dims) if bs[0].ndim else bs[0]
     x = align(widen(xs[0]).astype(np.float64, copy=False), op.operands[0].tensor.dims, op.result.tensor.dims)
     if target is DType.i1:
-        return ((b > 0) & (np.abs(x) <= b)).astype(np.float64)
+        return np.asarray((b > 0) & (np.abs(x) <= b), np.float64)
     if not target.is_float:
         if exact(b) or not source.is_float:
             return b
-        return np.maximum(*(np.abs(round_to(x + s * b, target).astype(np.float64) - v) for s in (-1.0, 1.0)))
+        low, high = (round_to(x + s * b, target).astype(np.float64) for s in (-1.0, 1.0))
+        return np.asarray(np.maximum(np.abs(low - v), np.abs(high - v)))
     size = np.abs(v) + b
     if not source.is_float:
         small = size <= 2.0 ** PRECISION[target]
@@ -208,23 +222,29 @@ def anchored(op: Op) -> bool:
 def logarithm(scale: float) -> Local:
     def rule(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
         x, b = xs[0], bs[0]
-        carried = EXACT if exact(b) else np.where(b == 0, 0.0, np.where(x > b, -np.log1p(-b / x) * scale, np.where(x < -b, 0.0, np.inf)))
-        return rounded(v, carried, _dtype(op), LOG_ULPS)
+        if not exact(b):
+            b = in_domain(x, b, x > b, -np.log1p(-b / x) * scale)
+        return rounded(v, b, _dtype(op), LOG_ULPS)
     return rule
+
+
+def in_domain(x: Array, b: Array, inside: Array, carried: Array) -> Array:
+    """`carried` inside, nothing promised at the edge x = 0, certain (a NaN) beyond it."""
+    return np.where(b == 0, 0.0, np.where(inside, carried, np.where(x < -b, 0.0, np.inf)))
 
 
 def sqrt(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
     x, b = xs[0], bs[0]
-    carried = EXACT if exact(b) else np.where(b == 0, 0.0, np.where(x >= b, b / (v + np.sqrt(np.maximum(x - b, 0.0))),
-                                                                     np.where(x < -b, 0.0, np.inf)))
-    return rounded(v, carried, _dtype(op))
+    if not exact(b):
+        b = in_domain(x, b, x >= b, b / (v + np.sqrt(np.maximum(x - b, 0.0))))
+    return rounded(v, b, _dtype(op))
 
 
 def rsqrt(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
     x, b = xs[0], bs[0]
-    carried = EXACT if exact(b) else np.where(b == 0, 0.0, np.where(x > b, 1 / np.sqrt(np.maximum(x - b, 0.0)) - v,
-                                                                     np.where(x < -b, 0.0, np.inf)))
-    return rounded(v, carried, _dtype(op), RSQRT_ULPS)
+    if not exact(b):
+        b = in_domain(x, b, x > b, 1 / np.sqrt(np.maximum(x - b, 0.0)) - v)
+    return rounded(v, b, _dtype(op), RSQRT_ULPS)
 
 
 def smooth(slope: Callable[[Array], Array], bend: float, ulps: float) -> Local:
@@ -239,10 +259,6 @@ def taylor(slope: Array, bend: float, b: Array) -> Array:
     return slope * b + np.where(b > 0, bend / 2 * b * b, 0.0)
 
 
-def _sigma(x: Array) -> Array:
-    return m.sigmoid(x)
-
-
 def sigmoid(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
     """1 / (1 + exp(-x))."""
     carried = EXACT if exact(bs[0]) else taylor(v * (1 - v), 0.1, bs[0])
@@ -250,7 +266,7 @@ def sigmoid(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array
 
 
 def silu(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
-    x, s = xs[0], _sigma(xs[0])
+    x, s = xs[0], m.sigmoid(xs[0])
     slope = np.abs(s + np.where(np.isinf(x), 0.0, x * s * (1 - s)))
     carried = EXACT if exact(bs[0]) else taylor(slope, 0.5, bs[0])
     return carried + unit(_dtype(op)) * np.abs(v) * (2 * EXP_ULPS * (1 - s) + 7) + TINY * np.maximum(1.0, np.abs(x))
@@ -340,8 +356,8 @@ def reduce(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Ar
 
 
 def contract(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Array:
-    """gamma_n sum |a||b|, and (|a| + da)(|b| + db) - |a||b| carried. Products of 16-bit floats are exact or rounded once in a pair, so
-    gamma_n covers every unit."""
+    """gamma_n sum |a||b|, and (|a| + da)(|b| + db) - |a||b| carried. Products of 16-bit floats are exact or rounded once in
+    a pair, so gamma_n covers every unit."""
     if all(map(exact, bs)) and not _dtype(op).is_float:
         return EXACT
     dims = [o.tensor.dims for o in op.operands]
@@ -360,8 +376,8 @@ def contract(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> 
 # -- macros over dims
 
 def softmax(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Array:
-    """Relative: two exps, the rounding of x - anchor (any anchor within tau), n additions, a division; an input error d_i moves log p_i by
-    at most d_i + log(sum p exp(d))."""
+    """Relative: two exps, the rounding of x - anchor (any anchor within tau), n additions, a division; an input error d_i
+    moves log p_i by at most d_i + log(sum p exp(d))."""
     axes = _axes(op)
     x, b = xs[0], bs[0]
     p = align(v, op.result.tensor.dims, op.operands[0].tensor.dims)
@@ -420,8 +436,8 @@ def _mean_bound(x: Array, b: Array, axes: tuple[int, ...], dtype: DType) -> Arra
 
 
 def var(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Array:
-    """mean((x - c)^2) about a computed mean c, in one sweep (Chan's formula) or two: c's own error enters squared only, because the
-    deviations from the true mean add up to 0."""
+    """mean((x - c)^2) about a computed mean c, in one sweep (Chan's formula) or two: c's own error enters squared only,
+    because the deviations from the true mean add up to 0."""
     axes, dtype, x, b = _axes(op), _dtype(op), xs[0], bs[0]
     n = max(1, _count(x, axes))
     centre = m.mean(x, axes)
@@ -460,12 +476,9 @@ RULES: dict[str, Rule] = {
 }
 
 
-def uncertain_edges(v: Array, b: Array, dim: Sequence[Dim] = ()) -> Array:
-    """NaN bounds: certain at a NaN or infinity, no promise elsewhere; other bounds at infinities count only when infinite."""
+def uncertain_edges(v: Array, b: Array) -> Array:
+    """NaN bounds: certain at a NaN or infinity, no promise elsewhere; other bounds there count only when infinite."""
     odd = ~np.isfinite(v)
     if odd.any():
         return np.where(odd, np.where(b == np.inf, np.inf, 0.0), np.where(np.isnan(b), np.inf, b))
     return np.where(np.isnan(b), np.inf, b) if np.isnan(b).any() else b
-
-
-__all__ = ["EXACT", "RULES", "Context", "Rule", "dim_attr", "exact", "uncertain_edges"]

@@ -1,7 +1,7 @@
-"""The NumPy meaning of a level T function, `declared` (each op rounded to its dtype: `rv.interpret()`) or `float64` (the reference).
+"""The NumPy meaning of a level T function: `declared` (each op rounded to its dtype, `rv.interpret()`) or `float64`.
 
-Tensors are arrays whose axes follow the dims of the value's type. A `stream` may be cut into any blocks and merged in any tree, which
-is how the cascade pass is tested.
+Tensors are arrays whose axes follow the dims of the value's type. A `stream` may be cut into any blocks and merged in any
+tree, which is how the cascade pass is tested.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rvgpu.errors import RvgpuError
 from rvgpu.ir import meaning as m
 from rvgpu.ir.core import Block, Func, Op, Value
 from rvgpu.ir.dims import Dim
-from rvgpu.ir.numeric import Array, limit, numpy_dtype, round_to
+from rvgpu.ir.numeric import Array, limit, numpy_dtype, round_to, widen
 from rvgpu.ir.shapes import dim_attr
 from rvgpu.ir.tensor_ops import OPS
 from rvgpu.ir.types import DType
@@ -28,8 +28,8 @@ Inputs = Sequence[Array] | Mapping[str, Array]
 
 def evaluate(func: Func, inputs: Inputs, scalars: Mapping[str, Scalar] | None = None, *, mode: str = "declared",
              dims: Mapping[str, int] | None = None, cuts: Mapping[str, Cut] | Cut | None = None) -> list[Array]:
-    """The results, axes in the order of `func.result_types`. `declared` returns memory dtypes, `float64` float64 (integers as
-    declared). `cuts`: block sizes of streamed dims (by name, or one cut for every stream); they add up to the dim's extent."""
+    """The results, axes in the order of `func.result_types`. `declared` returns memory dtypes, `float64` float64 (integers
+    as declared). `cuts`: block sizes of streamed dims (by name, or one cut for every stream) that add up to the extent."""
     assert mode in ("declared", "float64"), mode
     tensors = input_arrays(func, inputs)
     env = m.Env(bind_dims(func, tensors, dims), mode == "float64")
@@ -53,7 +53,7 @@ def input_arrays(func: Func, inputs: Inputs) -> list[Array]:
 
 
 def bind_dims(func: Func, arrays: Sequence[Array], given: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Extents of every dim name: plain names first, then any form with one unknown (must divide exactly and be >= 0)."""
+    """Extents of every dim name: plain names first, then forms with one unknown (exact, >= 0)."""
     out = dict(given or {})
     seen: list[tuple[Dim, int, str]] = []
     for p, x in zip((p for p in func.params if not p.keyword), arrays, strict=True):
@@ -74,8 +74,9 @@ def bind_dims(func: Func, arrays: Sequence[Array], given: Mapping[str, int] | No
                     raise RvgpuError("E412", f"{d} = {extent} has no solution {n} >= 0", func.loc)
                 out[n], progress = rest // c, True
     for d, extent, name in seen:
-        if any(n not in out for n in d.names):
-            raise RvgpuError("E413", f"{d} of argument {name} leaves {', '.join(n for n in d.names if n not in out)} open", func.loc)
+        free = [n for n in d.names if n not in out]
+        if free:
+            raise RvgpuError("E413", f"{d} of argument {name} leaves {', '.join(free)} open", func.loc)
         if d.value(out) != extent:
             raise RvgpuError("E412", f"{d} is {d.value(out)} here, argument {name} has {d} = {extent}", func.loc)
     return out
@@ -232,9 +233,11 @@ class StreamRun:
         """The states with one block taken in."""
         states = list(states)
         anchors = self.run.region(self.anchor_region, states)
-        at = [tuple(slice(start, stop) if d == self.dim else slice(None) for d in v.tensor.dims) for v in self.atom_values]
-        atoms = [x[index] for x, index in zip(self.atoms, at, strict=True)]
-        window = Evaluator(replace(self.run.env, window={**self.run.env.window, self.dim: (start, stop)}), self.run.cuts)
+        atoms = []
+        for x, v in zip(self.atoms, self.atom_values, strict=True):
+            atoms.append(x[tuple(slice(start, stop) if d == self.dim else slice(None) for d in v.tensor.dims)])
+        here = {**self.run.env.window, self.dim: (start, stop)}
+        window = Evaluator(replace(self.run.env, window=here), self.run.cuts)
         for k, body in enumerate(self.bodies):
             given = [self.safe(a, anchors[a]) for a in self.anchor_of[k]]
             parts = window.region(body, [*atoms, *given])
@@ -252,7 +255,7 @@ class StreamRun:
             assert self.kinds[k] == "sum"
             product = m.multiply(parts[0], types[0].dims, parts[1], types[1].dims, dims)
             return self.run.settle(product, dtype)
-        x, have = m.widen(parts[0]), types[0].dims
+        x, have = widen(parts[0]), types[0].dims
         with np.errstate(all="ignore"):
             r = m.reduce_axes(self.kinds[k], x, (have.index(self.dim),))
         return self.run.settle(m.align(r, [d for d in have if d != self.dim], dims), dtype)
@@ -260,7 +263,7 @@ class StreamRun:
     def combine(self, k: int, x: Array, y: Array) -> Array:
         fn = {"sum": np.add, "max": np.fmax, "min": np.fmin}[self.kinds[k]]
         with np.errstate(all="ignore"):
-            return self.run.settle(np.asarray(fn(m.widen(x, np.float32), m.widen(y, np.float32))), self.types[k].dtype)
+            return self.run.settle(np.asarray(fn(widen(x, np.float32), widen(y, np.float32))), self.types[k].dtype)
 
     def merge(self, xs: list[Array], ys: list[Array]) -> list[Array]:
         """The state of the union of two disjoint sets of positions, from theirs."""

@@ -1,7 +1,7 @@
 """The NumPy meaning of level T ops: arrays whose axes follow the dims of the value's type, in; one such array, out.
 
-A meaning computes in float64 (or natively in f32 where that is the correctly rounded result); whoever evaluates rounds to the
-declared dtype or, for the reference, does not.
+A meaning computes in float64 (or natively in f32 where that is the correctly rounded result); whoever evaluates rounds to
+the declared dtype or, for the reference, does not.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def operands(op: Op, xs: Sequence[Array]) -> list[Array]:
 
 
 def pointwise(fn: Callable[..., Any], native: bool = False) -> Meaning:
-    """An element function on aligned operands. `native`: right when computed in f32 itself (correctly rounded there)."""
+    """An element function on aligned operands. `native`: correctly rounded when computed in f32 itself."""
     def meaning(env: Env, op: Op, xs: list[Array]) -> Array:
         to = np.float32 if native and not env.exact else np.float64
         with np.errstate(all="ignore"):
@@ -75,7 +75,9 @@ def full(env: Env, op: Op, x: Any) -> Array:
 
 def divide(x: Array, y: Array) -> Array:
     """Floats divide; integers round towards minus infinity, x // 0 = -1 as on RISC-V."""
-    return np.divide(x, y) if is_float(x) else np.where(y == 0, -1, np.floor_divide(x, np.where(y == 0, 1, y))).astype(x.dtype)
+    if is_float(x):
+        return np.asarray(np.divide(x, y))
+    return np.where(y == 0, -1, np.floor_divide(x, np.where(y == 0, 1, y))).astype(x.dtype)
 
 
 def modulo(x: Array, y: Array) -> Array:
@@ -259,7 +261,8 @@ def contract(env: Env, op: Op, xs: list[Array]) -> Array:
 
 
 def multiply(x: Array, xd: Sequence[Dim], y: Array, yd: Sequence[Dim], out: Sequence[Dim]) -> Array:
-    """sum of x*y over the dims that `out` lacks: one batched matrix product. Floats in float64, integers wrap at 32 bits."""
+    """sum of x*y over the dims that `out` lacks: one batched matrix product. Floats in float64, integers wrap at 32 bits.
+    A dim that one operand alone has and `out` lacks is not allowed."""
     batch = [d for d in xd if d in yd and d in out]
     over = [d for d in xd if d in yd and d not in out]
     left, right = [d for d in xd if d not in yd], [d for d in yd if d not in xd]
@@ -331,7 +334,7 @@ def logsumexp(x: Array, axes: tuple[int, ...]) -> Array:
 
 def mean(x: Array, axes: tuple[int, ...]) -> Array:
     count = math.prod(x.shape[a] for a in axes)
-    return np.sum(x, axis=axes, keepdims=True) / np.float64(count)
+    return np.asarray(np.sum(x, axis=axes, keepdims=True) / np.float64(count))
 
 
 def var(x: Array, axes: tuple[int, ...]) -> Array:

@@ -1,7 +1,7 @@
 """dtypes in NumPy: memory forms, rounding to a dtype as the machine does it, and the sizes of rounding errors.
 
-Rounding is to nearest even; fp8 saturates, f16/bf16/f32 overflow to infinity; float to integer truncates towards zero and saturates
-(NaN gives the largest integer, as RVV's vfcvt.rtz does); integers wrap.
+Rounding is to nearest even; fp8 saturates, f16/bf16/f32 overflow to infinity; float to integer truncates towards zero and
+saturates (NaN gives the largest integer, as RVV's vfcvt.rtz does); integers wrap.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from rvgpu.ir.types import DType
 Array = np.ndarray[Any, np.dtype[Any]]
 
 SMALL = frozenset({DType.bf16, DType.e4m3, DType.e5m2, DType.i4})  # from ml_dtypes
-PRECISION = {DType.f64: 53, DType.f32: 24, DType.f16: 11, DType.bf16: 8, DType.e4m3: 4, DType.e5m2: 3}  # significand bits
+# significand bits
+PRECISION = {DType.f64: 53, DType.f32: 24, DType.f16: 11, DType.bf16: 8, DType.e4m3: 4, DType.e5m2: 3}
 MIN_EXPONENT = {DType.f64: -1022, DType.f32: -126, DType.f16: -14, DType.bf16: -126, DType.e4m3: -6, DType.e5m2: -14}
 LARGEST = {DType.f64: float(np.finfo(np.float64).max), DType.f32: float(np.finfo(np.float32).max), DType.f16: 65504.0,
            DType.bf16: float.fromhex("0x1.fep127"), DType.e4m3: 448.0, DType.e5m2: 57344.0}
@@ -31,9 +32,11 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any]:
     if dtype in SMALL:
         import ml_dtypes
 
-        return np.dtype({DType.bf16: ml_dtypes.bfloat16, DType.e4m3: ml_dtypes.float8_e4m3fn, DType.e5m2: ml_dtypes.float8_e5m2,
-                         DType.i4: ml_dtypes.int4}[dtype])
-    return np.dtype({DType.i1: "bool", DType.u8: "uint8"}.get(dtype) or dtype.name.replace("i", "int").replace("f", "float"))
+        names = {DType.bf16: "bfloat16", DType.e4m3: "float8_e4m3fn", DType.e5m2: "float8_e5m2", DType.i4: "int4"}
+        small: np.dtype[Any] = np.dtype(getattr(ml_dtypes, names[dtype]))
+        return small
+    full = {DType.i1: "bool", DType.u8: "uint8"}
+    return np.dtype(full.get(dtype) or dtype.name.replace("i", "int").replace("f", "float"))
 
 
 def is_float(x: Array) -> bool:
@@ -71,7 +74,7 @@ def round_to(x: Array, dtype: DType) -> Array:
         return x
     with np.errstate(all="ignore"):
         if dtype is DType.i1:
-            return x != 0
+            return np.asarray(x != 0)
         if dtype.is_float:
             if x.dtype == np.float64 and dtype in SMALL:
                 x = _to_odd_f32(x)

@@ -1,11 +1,12 @@
-"""What is legal at level T and which types follow: dims of broadcasts and contractions, dtypes, one `infer` rule per shape of op.
+"""What is legal at level T and which types follow: dims of broadcasts and contractions, dtypes, `infer` rules.
 
-Rules take operand types and attributes and return the result types in the language's order of dims (rule 3), or None when the type
-is the op's own to state (`const`). They raise `IllFormed` with what was needed and what was found.
+Rules take operand types and attributes and return the result types in the language's order of dims (rule 3), or None when
+the type is the op's own to state (`const`). They raise `IllFormed` with what was needed and what was found.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from rvgpu.ir.core import Attr
@@ -27,8 +28,8 @@ class IllFormed(ValueError):
 
 
 def broadcast_dims(lists: Sequence[Sequence[Dim]]) -> tuple[Dim, ...]:
-    """Rule 3: the dims of the operand with the most dims (the first such), preceded by dims only others have, in order of
-    appearance. Worked: [K], [M,K] -> [M,K]; [T], [S] -> [S,T]."""
+    """Rule 3: the dims of the operand with the most dims (the first such), preceded by dims only others have, in order
+    of appearance. Worked: [K], [M,K] -> [M,K]; [T], [S] -> [S,T]."""
     if not lists:
         return ()
     main = max(lists, key=len)  # the first of the longest
@@ -104,8 +105,7 @@ def distinct(t: TensorType) -> TensorType:
 def check_order(attrs: Attrs) -> None:
     """`order` = any | seq | split(n)."""
     order = attrs.get("order")
-    ok = isinstance(order, str) and (order in ("any", "seq") or (order[:6] == "split(" and order[-1] == ")" and order[6:-1].isdigit()))
-    if not ok:
+    if not isinstance(order, str) or not re.fullmatch(r"any|seq|split\([1-9][0-9]*\)", order):
         raise IllFormed(f"order is any, seq or split(n), found {order!r}")
 
 

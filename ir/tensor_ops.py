@@ -1,7 +1,7 @@
 """The op table of level T: one row per op with its operands, attributes, result types and NumPy meaning.
 
-Every user of an op reads its row: the verifier (`arity`, `attrs`, `infer`), the evaluator (`meaning`), the passes (`macro`,
-`elementwise`). Error rules stand in `error_rules.py`, one per row.
+Every user of an op reads its row: the verifier (`arity`, `attrs`, `infer`), the evaluator (`meaning`), the passes
+(`macro`, `elementwise`). Error rules stand in `error_rules.py`, one per row.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ ANY = frozenset(DType)
 
 @dataclass(frozen=True)
 class OpRow:
-    """`arity` -1: one or more operands. `attrs`: name -> kind (dim dims dtype number int bool str extent), "?" at the end
-    when it may be missing; extent is an int or a Dim."""
+    """`arity` -1: one or more operands. `attrs`: name -> kind (dim dims dtype number int bool str extent), "?" at the
+    end when it may be missing; extent is an int or a Dim."""
 
     name: str
     arity: int
@@ -46,7 +46,8 @@ def _binary(name: str, fn: Meaning, allowed: frozenset[DType] = ARITHMETIC, resu
     return OpRow(name, 2, shapes.elementwise(allowed, result), fn, {}, True)
 
 
-COMPARISONS = {"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal}
+COMPARISONS = {"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal,
+               "ne": np.not_equal}
 
 ROWS = [
     OpRow("const", 0, shapes.const, m.const, {"value": "number"}),
@@ -107,7 +108,8 @@ ELEMENTWISE = frozenset(row.name for row in ROWS if row.elementwise)
 
 
 def infer(name: str, types: Sequence[TensorType], attrs: Mapping[str, Attr]) -> tuple[TensorType, ...] | None:
-    """Result types of op `name` in the language's order of dims; None when the op states its own (`const`). IllFormed says why not."""
+    """Result types of op `name` in the language's order of dims; None when the op states its own (`const`).
+    IllFormed says why not."""
     row = OPS.get(name)
     if row is None:
         raise IllFormed(f"no level T op is called {name}")
@@ -118,8 +120,8 @@ def infer(name: str, types: Sequence[TensorType], attrs: Mapping[str, Attr]) -> 
 
 
 KINDS: Mapping[str, tuple[type, ...]] = {
-    "dim": (Dim,), "dims": (tuple,), "dtype": (DType,), "number": (int, float), "int": (int,), "bool": (bool,), "str": (str,),
-    "extent": (int, Dim), "tuple": (tuple,)}
+    "dim": (Dim,), "dims": (tuple,), "dtype": (DType,), "number": (int, float), "int": (int,), "bool": (bool,),
+    "str": (str,), "extent": (int, Dim), "tuple": (tuple,)}
 
 
 def check_attrs(kinds: Mapping[str, str], attrs: Mapping[str, Attr]) -> None:
@@ -137,4 +139,5 @@ def check_attrs(kinds: Mapping[str, str], attrs: Mapping[str, Attr]) -> None:
             raise IllFormed(f"no attribute `{name}` here; known: {', '.join(kinds) or 'none'}")
 
 
-__all__ = ["ELEMENTWISE", "MACROS", "OPS", "IllFormed", "OpRow", "broadcast_dims", "check_attrs", "contract_dims", "infer"]
+__all__ = ["ELEMENTWISE", "MACROS", "OPS", "IllFormed", "OpRow", "broadcast_dims", "check_attrs", "contract_dims",
+           "infer"]

@@ -182,7 +182,7 @@ class _Clusters:
                 params.append(Param(name, value))
         block = Block()
         b = Builder(block)
-        copier = _Copier(b, made)
+        copier = _Copier(b, dict(made))
         if group:
             copies = [copier.total(t) for t in group]
             b.loc = group[0].loc

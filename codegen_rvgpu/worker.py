@@ -1,0 +1,106 @@
+"""LLVM in a process of its own: an abort there is an internal error here, with a reproducer, and the next request starts a new worker.
+
+Messages are length-prefixed: request vlen and IR text, answer status, object, assembly. No multiprocessing, so a user's script needs no guard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+from typing import IO
+
+from rvgpu.codegen_rvgpu.riscv import Code, compile_llvm
+from rvgpu.errors import EXIT_INTERNAL, RvgpuError
+
+TIMEOUT_S = 120
+
+
+def _send(stream: IO[bytes], *parts: bytes) -> None:
+    stream.write(struct.pack("<I", len(parts)) + b"".join(struct.pack("<Q", len(p)) + p for p in parts))
+    stream.flush()
+
+
+def _receive(stream: IO[bytes]) -> list[bytes] | None:
+    def exactly(n: int) -> bytes:
+        data = b""
+        while len(data) < n:
+            more = stream.read(n - len(data))
+            if not more:
+                raise EOFError
+            data += more
+        return data
+
+    try:
+        (count,) = struct.unpack("<I", exactly(4))
+        return [exactly(struct.unpack("<Q", exactly(8))[0]) for _ in range(count)]
+    except EOFError:
+        return None
+
+
+class Worker:
+    """One compiler process, started on first use."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        if self.process is None or self.process.poll() is not None:
+            env = dict(os.environ)
+            self.process = subprocess.Popen([sys.executable, "-m", "rvgpu.codegen_rvgpu.worker"], stdin=subprocess.PIPE,
+                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+
+    def compile(self, text: str, vlen: int) -> Code:
+        """Object and assembly of a module; InternalError (exit 70) with a reproducer when LLVM fails or dies."""
+        self.start()
+        p = self.process
+        assert p is not None and p.stdin is not None and p.stdout is not None
+        answer: list[bytes] | None = None
+        with contextlib.suppress(BrokenPipeError):
+            _send(p.stdin, str(vlen).encode(), text.encode())
+            answer = _receive(p.stdout)
+        if answer is None:
+            p.kill()
+            said = p.stderr.read().decode("utf-8", "replace").strip() if p.stderr else ""
+            self.process = None
+            raise _internal(text, vlen, said.splitlines()[0] if said else "the compiler process died")
+        if answer[0] != b"ok":
+            raise _internal(text, vlen, answer[1].decode())
+        return Code(answer[1], answer[2].decode())
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            for s in (self.process.stdin, self.process.stdout, self.process.stderr):
+                if s:
+                    s.close()
+            self.process = None
+
+
+def _internal(text: str, vlen: int, why: str) -> RvgpuError:
+    with tempfile.NamedTemporaryFile("w", prefix="rvgpu-", suffix=".ll", delete=False) as f:
+        f.write(f"; vlen {vlen}: {why}\n{text}")
+    return RvgpuError("E900", f"internal error in code generation: {why}", exit_code=EXIT_INTERNAL).note(f"reproducer: {f.name}")
+
+
+WORKER = Worker()
+
+
+def serve() -> None:
+    while True:
+        request = _receive(sys.stdin.buffer)
+        if request is None:
+            return
+        try:
+            code = compile_llvm(request[1].decode(), int(request[0]))
+            _send(sys.stdout.buffer, b"ok", code.object, code.asm.encode())
+        except (RuntimeError, ValueError) as e:
+            _send(sys.stdout.buffer, b"error", str(e).encode())
+
+
+if __name__ == "__main__":
+    serve()

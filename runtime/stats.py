@@ -1,0 +1,96 @@
+"""What a run tells: the JSON object of `rvgpu run --json` and the text report, from the simulator's counters and the level T function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rvgpu.ir.core import Func, Op, Value
+from rvgpu.ir.types import TensorType
+from rvgpu.isa.machine import Machine
+from rvgpu.runtime.evaluate import Check, _Reference
+from rvgpu.sim.device import RunStats
+
+
+def _bytes(t: TensorType, binding: Mapping[str, int]) -> int:
+    return math.prod(d.value(binding) for d in t.dims) * t.dtype.bits // 8
+
+
+def required_macs(func: Func, binding: Mapping[str, int]) -> int:
+    """Multiply-adds that the math asks for; elements removed by a mask of indices alone are left out, exactly."""
+    masks = [(op.operands[0], kept) for op in func.body.ops if (kept := _mask_fraction(op, func, binding)) is not None]
+    total = 0
+    for op in func.body.ops:
+        if op.name != "contract":
+            continue
+        dims = set(op.result.tensor.dims) | set(op.attrs["dims"])  # type: ignore[arg-type]
+        macs = math.prod(d.value(binding) for d in dims)  # type: ignore[union-attr]
+        for cond, (kept, size) in masks:
+            if set(cond.tensor.dims) <= dims and size:
+                macs = macs * kept // size
+        total += macs
+    return total
+
+
+def _mask_fraction(op: Op, func: Func, binding: Mapping[str, int]) -> tuple[int, int] | None:
+    """(kept, all) of select(indices only, x, -inf)."""
+    if op.name != "select" or op.operands[2].op is None or op.operands[2].op.attrs.get("value") != -math.inf:
+        return None
+    r = _Reference(func, binding)
+
+    def make(v: Value) -> bool:
+        if v in r.known:
+            return True
+        if v.op is None or v.op.name in ("contract", "reduce") or not all(make(x) for x in v.op.operands):
+            return False
+        r.run(v.op)
+        return True
+
+    if not make(op.operands[0]):
+        return None
+    kept = r.known[op.operands[0]].value
+    return int(np.count_nonzero(kept)), int(kept.size)
+
+
+def statistics(func: Func, m: Machine, binding: Mapping[str, int], raw: RunStats, check: Check | None, host: dict[str, float]) -> dict[str, Any]:
+    """The schema of 50-surface."""
+    macs_min = required_macs(func, binding)
+    dtype = next((op.operands[0].tensor.dtype.name for op in func.body.ops if op.name == "contract"), "bf16")
+    peak = m.peak_macs_per_cycle(dtype)
+    bytes_min = sum(_bytes(p.value.tensor, binding) for p in func.params if not p.keyword) + sum(_bytes(t, binding) for t in func.result_types)
+    by_matrix, by_dram = macs_min / peak, bytes_min / m.dram.bytes_per_cycle
+    ideal = max(by_matrix, by_dram, 1)
+    out: dict[str, Any] = {
+        "kernel": func.name, "machine": m.name, "dims": dict(binding), "cycles": raw.cycles, "seconds": raw.cycles / (m.gpu.clock_ghz * 1e9),
+        "launches": [{"name": r.name, "grid": r.grid, "cycles": r.cycles} for r in raw.launches], "instructions": raw.instructions,
+        "macs": raw.macs, "macs_min": macs_min, "flops": 2 * macs_min, "dram_bytes": raw.dram_bytes, "dram_bytes_min": bytes_min,
+        "utilisation": {"matrix": raw.busy["matrix"], "vector": raw.busy["vector"], "issue": raw.busy["issue"],
+                        "dram": bytes_min / (raw.cycles * m.dram.bytes_per_cycle)},
+        "roofline": {"ideal_cycles": ideal, "fraction": ideal / raw.cycles, "bound": "matrix" if by_matrix >= by_dram else "dram",
+                     "of_matrix_peak": by_matrix / raw.cycles},
+        "stalls": raw.stalls}
+    if check is not None:
+        out["check"] = {"passed": check.passed, "max_abs_error": check.max_abs_error, "max_rel_error": check.max_rel_error,
+                        "bound_fraction": check.bound_fraction}
+    out["host"] = host
+    return out
+
+
+def describe(s: dict[str, Any]) -> str:
+    """The text report."""
+    dims = " ".join(f"{k}={v}" for k, v in s["dims"].items())
+    lines = [f"{s['kernel']} on {s['machine']}  {dims}"]
+    if "check" in s:
+        c = s["check"]
+        lines.append(f"  check        {'passed' if c['passed'] else 'FAILED'}: error {c['max_rel_error']:.2e} of the largest value, "
+                     f"{c['bound_fraction']:.3f} of the bound")
+    r, u = s["roofline"], s["utilisation"]
+    lines.append(f"  cycles       {s['cycles']:,} ({s['seconds'] * 1e6:.1f} us), {s['instructions']:,} warp instructions")
+    lines.append(f"  roofline     {r['fraction']:.1%} of the {r['bound']} bound ({r['ideal_cycles']:,.0f} cycles); {r['of_matrix_peak']:.1%} of matrix peak")
+    lines.append(f"  utilisation  matrix {u['matrix']:.1%}  vector {u['vector']:.1%}  issue {u['issue']:.1%}  dram {u['dram']:.1%}")
+    stalls = sorted(((v, k) for k, v in s["stalls"].items() if v >= 0.0005), reverse=True)
+    lines.append("  core-cycles  " + "  ".join(f"{k} {v:.1%}" for v, k in stalls))
+    return "\n".join(lines)

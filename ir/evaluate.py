@@ -6,7 +6,7 @@ tree, which is how the cascade pass is tested.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Union
 
@@ -101,18 +101,30 @@ def bind_params(func: Func, tensors: Sequence[Array], scalars: Mapping[str, Scal
 
 
 def last_uses(block: Block, keep: Sequence[Value] = ()) -> dict[int, list[Value]]:
-    """For each op position, the values no later op (or `keep`) reads."""
-    last: dict[Value, int] = {}
+    """For each op position, the values made in this block that no later op (or `keep`) reads, regions included."""
+    last = {r: n for n, op in enumerate(block.ops) for r in op.results}
     for n, op in enumerate(block.ops):
-        for v in op.operands:
-            last[v] = n
-        for r in op.results:
-            last.setdefault(r, n)
+        for user in (op, *(o for region in op.regions for o in region.walk())):
+            for v in user.operands:
+                if v in last:
+                    last[v] = n
     out: dict[int, list[Value]] = {}
     for v, n in last.items():
-        if v not in keep and v.op in block.ops[:n + 1]:
+        if v not in keep:
             out.setdefault(n, []).append(v)
     return out
+
+
+class Seen(dict[Value, Array]):
+    """The values in a region: its own, and those around it as `look` shows them."""
+
+    def __init__(self, own: Mapping[Value, Array], look: Callable[[Value], Array]) -> None:
+        super().__init__(own)
+        self.look = look
+
+    def __missing__(self, v: Value) -> Array:
+        self[v] = x = self.look(v)
+        return x
 
 
 class Evaluator:
@@ -126,18 +138,16 @@ class Evaluator:
         for n, op in enumerate(block.ops):
             if op.name == "yield":
                 return [values[v] for v in op.operands]
-            xs = [values[v] for v in op.operands]
             if op.name == "stream":
-                values.update(zip(op.results, self.stream(op, xs), strict=True))
+                values.update(zip(op.results, self.stream(op, values), strict=True))
             else:
-                values[op.result] = self.one(op, xs)
-            del xs
+                values[op.result] = self.one(op, [values[v] for v in op.operands])
             for v in dead.get(n, ()):
                 values.pop(v, None)
         return []
 
-    def region(self, block: Block, args: Sequence[Array]) -> list[Array]:
-        return self.block(block, dict(zip(block.args, args, strict=True)), block.yielded)
+    def region(self, block: Block, args: Sequence[Array], look: Callable[[Value], Array]) -> list[Array]:
+        return self.block(block, Seen(dict(zip(block.args, args, strict=True)), look), block.yielded)
 
     def one(self, op: Op, xs: list[Array]) -> Array:
         row = OPS.get(op.name)
@@ -151,8 +161,8 @@ class Evaluator:
         return limit(v.astype(np.float64, copy=False), dtype)
 
     # -- stream (docs/ir.md)
-    def stream(self, op: Op, captures: list[Array]) -> list[Array]:
-        s = StreamRun(self, op, captures)
+    def stream(self, op: Op, values: dict[Value, Array]) -> list[Array]:
+        s = StreamRun(self, op, values)
         extent = self.env.size(s.dim)
         cut = self.cuts.get(str(s.dim)) if isinstance(self.cuts, Mapping) else self.cuts
         cut = [extent] if cut is None else cut
@@ -166,22 +176,28 @@ def _total(cut: Cut) -> int:
 
 
 class StreamRun:
-    """One `stream` over given captures: atoms once, then states block by block, part by part."""
+    """One `stream` among the values around it: atoms once, then states block by block, part by part."""
 
-    def __init__(self, run: Evaluator, op: Op, captures: list[Array]) -> None:
-        self.run, self.op = run, op
+    def __init__(self, run: Evaluator, op: Op, values: dict[Value, Array]) -> None:
+        self.run, self.op, self.around = run, op, values
         self.dim = dim_attr(op.attrs, "dim")
         self.kinds = [str(k) for k in _tuple(op.attrs["kinds"])]
         self.anchor_of = [[_int(a) for a in _tuple(t)] for t in _tuple(op.attrs["anchor_of"])]
         self.needs = [[_int(a) for a in _tuple(t)] for t in _tuple(op.attrs["anchor_needs"])]
         n = len(self.kinds)
         self.atom_values = op.regions[0].yielded
-        self.atoms = run.region(op.regions[0], captures)
+        captures = [values[v] for v in op.operands]
+        self.inner = Seen(dict(zip(op.regions[0].args, captures, strict=True)), values.__getitem__)
+        made = [r for o in op.regions[0].ops for r in o.results]
+        self.atoms = run.block(op.regions[0], self.inner, made)
         self.bodies, self.anchor_region, self.rebase_region, self.finish_region = (
             op.regions[1:1 + n], op.regions[1 + n], op.regions[2 + n], op.regions[3 + n])
         self.types = [v.tensor for v in self.finish_region.args[:n]]
         self.empty = [self._identity(k) for k in range(n)]
-        self.bottom = run.region(self.anchor_region, self.empty)
+        self.bottom = self.region(self.anchor_region, self.empty)
+
+    def region(self, block: Block, args: Sequence[Array]) -> list[Array]:
+        return self.run.region(block, args, self.around.__getitem__)
 
     def _identity(self, k: int) -> Array:
         t = self.types[k]
@@ -190,7 +206,7 @@ class StreamRun:
 
     # -- anchors
     def anchor(self, a: int, states: Sequence[Array]) -> Array:
-        return self.run.region(self.anchor_region, states)[a]
+        return self.region(self.anchor_region, states)[a]
 
     def at_bottom(self, a: int, d: Array) -> Array:
         return np.asarray(np.isnan(d) | (d == -np.inf) | (d == self.bottom[a]))
@@ -209,7 +225,7 @@ class StreamRun:
                 deltas.append(self.run.settle(delta, v.tensor.dtype))
             else:
                 deltas.append(np.zeros_like(self.bottom[j]))
-        moved = self.run.region(self.rebase_region, [*states, *deltas])
+        moved = self.region(self.rebase_region, [*states, *deltas])
         return [moved[k] if a in self.anchor_of[k] else s for k, s in enumerate(states)]
 
     def ready(self, k: int) -> list[int]:
@@ -232,15 +248,17 @@ class StreamRun:
     def update(self, states: list[Array], start: int, stop: int) -> list[Array]:
         """The states with one block taken in."""
         states = list(states)
-        anchors = self.run.region(self.anchor_region, states)
-        atoms = []
-        for x, v in zip(self.atoms, self.atom_values, strict=True):
-            atoms.append(x[tuple(slice(start, stop) if d == self.dim else slice(None) for d in v.tensor.dims)])
+        anchors = self.region(self.anchor_region, states)
+
+        def block(x: Array, v: Value) -> Array:
+            return x[tuple(slice(start, stop) if d == self.dim else slice(None) for d in v.tensor.dims)]
+
+        atoms = [block(x, v) for x, v in zip(self.atoms, self.atom_values, strict=True)]
         here = {**self.run.env.window, self.dim: (start, stop)}
         window = Evaluator(replace(self.run.env, window=here), self.run.cuts)
         for k, body in enumerate(self.bodies):
             given = [self.safe(a, anchors[a]) for a in self.anchor_of[k]]
-            parts = window.region(body, [*atoms, *given])
+            parts = window.region(body, [*atoms, *given], lambda v: block(self.inner[v], v))
             states[k] = self.combine(k, states[k], self.partial(k, body, parts))
             for a in self.ready(k):
                 new = self.anchor(a, states)
@@ -267,7 +285,7 @@ class StreamRun:
 
     def merge(self, xs: list[Array], ys: list[Array]) -> list[Array]:
         """The state of the union of two disjoint sets of positions, from theirs."""
-        old_x, old_y = (self.run.region(self.anchor_region, s) for s in (xs, ys))
+        old_x, old_y = (self.region(self.anchor_region, s) for s in (xs, ys))
         out = list(self.empty)
         for k in range(len(self.kinds)):
             out[k] = self.combine(k, xs[k], ys[k])
@@ -277,8 +295,8 @@ class StreamRun:
         return out
 
     def finish(self, states: list[Array]) -> list[Array]:
-        anchors = [self.safe(a, d) for a, d in enumerate(self.run.region(self.anchor_region, states))]
-        totals = self.run.region(self.finish_region, [*states, *anchors])
+        anchors = [self.safe(a, d) for a, d in enumerate(self.region(self.anchor_region, states))]
+        totals = self.region(self.finish_region, [*states, *anchors])
         return [m.align(x, v.tensor.dims, r.tensor.dims)
                 for x, v, r in zip(totals, self.finish_region.yielded, self.op.results, strict=True)]
 

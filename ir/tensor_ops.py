@@ -120,7 +120,7 @@ def infer(name: str, types: Sequence[TensorType], attrs: Mapping[str, Attr]) -> 
 
 
 KINDS: Mapping[str, tuple[type, ...]] = {
-    "dim": (Dim,), "dims": (tuple,), "dtype": (DType,), "number": (int, float), "int": (int,), "bool": (bool,),
+    "dim": (Dim,), "dims": (tuple,), "dtype": (DType,), "number": (int, float), "int": (int,), "bool": (bool, int),
     "str": (str,), "extent": (int, Dim), "tuple": (tuple,)}
 
 

@@ -34,11 +34,11 @@ def verify(func: Func) -> Func:
 
 
 class Scope:
-    """Values visible at a point: those of the enclosing scopes, unless the region is isolated."""
+    """Values visible at a point: the region's own and those of the enclosing scopes."""
 
-    def __init__(self, name: str, outer: Scope | None = None, isolated: bool = False) -> None:
+    def __init__(self, name: str, outer: Scope | None = None) -> None:
         self.name = name
-        self.visible: set[Value] = set() if outer is None or isolated else set(outer.visible)
+        self.visible: set[Value] = set(outer.visible) if outer else set()
         self.defined: set[Value] = outer.defined if outer else set()  # anywhere so far: definitions are unique
 
     def define(self, v: Value, op: Op | None, index: int, where: Op | None) -> None:
@@ -124,9 +124,8 @@ class TensorVerifier:
             raise self.fail(op, f"the result is {types[0]} (up to the order of dims), found {op.result.type}")
 
     # -- stream (docs/ir.md)
-    def region(self, op: Op, block: Block, what: str, scope: Scope, args: Sequence[TensorType]) -> list[TensorType]:
-        """Checks an isolated region whose arguments have the given types; the types it yields."""
-        inner = Scope(self.name, scope, isolated=True)
+    def region(self, op: Op, block: Block, what: str, inner: Scope, args: Sequence[TensorType]) -> list[TensorType]:
+        """Checks a region whose arguments have the given types; the types it yields."""
         inner.args(block, op)
         found = [v.tensor for v in block.args]
         if found != list(args):
@@ -144,7 +143,8 @@ class TensorVerifier:
         except IllFormed as e:
             raise self.fail(op, str(e)) from None
         dim, kinds, anchor_of, needs = (op.attrs[n] for n in ("dim", "kinds", "anchor_of", "anchor_needs"))
-        assert isinstance(dim, Dim) and isinstance(kinds, tuple) and isinstance(anchor_of, tuple) and isinstance(needs, tuple)
+        assert isinstance(dim, Dim) and isinstance(kinds, tuple)
+        assert isinstance(anchor_of, tuple) and isinstance(needs, tuple)
         n = len(kinds)
         if len(op.regions) != n + 4 or len(anchor_of) != n:
             raise self.fail(op, f"{n} states need {n + 4} regions and {n} entries in anchor_of, found {len(op.regions)} and "
@@ -157,16 +157,21 @@ class TensorVerifier:
         for t in states:
             if dim in t.dims:
                 raise self.fail(op, f"a state has no dim {dim}, found {t}")
-        atoms = self.region(op, op.regions[0], "atoms", scope, [v.tensor for v in op.operands])
-        anchors = self.region(op, op.regions[1 + n], "anchors", scope, states)
+        inside = Scope(self.name, scope)  # bodies see the atoms region's values
+        atoms = self.region(op, op.regions[0], "atoms", inside, [v.tensor for v in op.operands])
+
+        def region(k: int, what: str, args: list[TensorType], around: Scope = scope) -> list[TensorType]:
+            return self.region(op, op.regions[k], what, Scope(self.name, around), args)
+
+        anchors = region(1 + n, "anchors", states)
         if len(anchors) != len(needs) or any(dim in t.dims for t in anchors):
             raise self.fail(op, f"{len(needs)} anchors without dim {dim} needed, found ({texts(anchors)})")
         for k in range(n):
             used = [anchors[a] for a in anchor_of[k]]  # type: ignore[index,union-attr]
-            self.body(op, dim, k, str(kinds[k]), states[k], self.region(op, op.regions[1 + k], f"body {k}", scope, [*atoms, *used]))
-        self.yields(op, "rebase", self.region(op, op.regions[2 + n], "rebase", scope, [*states, *anchors]), states)
-        totals = [r.tensor for r in op.results]
-        self.yields(op, "finish", self.region(op, op.regions[3 + n], "finish", scope, [*states, *anchors]), totals)
+            found = region(1 + k, f"body {k}", [*atoms, *used], inside)
+            self.body(op, dim, k, str(kinds[k]), states[k], found)
+        self.yields(op, "rebase", region(2 + n, "rebase", [*states, *anchors]), states)
+        self.yields(op, "finish", region(3 + n, "finish", [*states, *anchors]), [r.tensor for r in op.results])
 
     def dependencies(self, op: Op, anchor_of: Iterable[object], needs: Iterable[object]) -> None:
         """An anchor comes from earlier states only."""

@@ -22,8 +22,8 @@ from rvgpu.ir.types import DType
 
 @dataclass(frozen=True)
 class Check:
-    """max_rel_error is |err| / max|ref|; bound_fraction is max |err| / bound, inf when a NaN, an infinity or an exact value
-    is off."""
+    """max_rel_error is |err| / max|ref|; bound_fraction is max |err| / bound, inf when a NaN, an infinity or an exact
+    value is off."""
 
     passed: bool
     max_abs_error: float

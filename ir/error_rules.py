@@ -1,9 +1,9 @@
 """The error rule of each level T op: (values, bounds of the operands) -> bound of the result, in float64.
 
-A bound is an absolute error per element that any kernel for the op may make: its operands' errors carried through, plus
-the rounding of f32 arithmetic in any order of summation. The bound of an i1 is 1 where the comparison may go either way.
-A 0-d zero bound means exact. inf means that nothing is promised (a zero that may be a divisor, an overflow that may or may
-not happen). At a NaN or infinity a finite or NaN bound means that the result is certain.
+A bound is an absolute error per element that any kernel for the op may make: its operands' errors carried through,
+plus the rounding of f32 arithmetic in any order of summation. The bound of an i1 is 1 where the comparison may go
+either way. A 0-d zero bound means exact. inf means that nothing is promised (a zero that may be a divisor, an overflow
+that may or may not happen). At a NaN or infinity a finite or NaN bound means that the result is certain.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def mul(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
 def div(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
     y, (bx, by) = np.abs(xs[1]), bs
     room = y - by
-    carried = np.where((room <= 0) & (by > 0), np.inf, np.where((bx == 0) & (by == 0), 0.0, (bx + np.abs(v) * by) / room))
+    carried = np.where((bx == 0) & (by == 0), 0.0, (bx + np.abs(v) * by) / room)
+    carried = np.where((room <= 0) & (by > 0), np.inf, carried)
     return rounded(v, carried, _dtype(op), DIV_ULPS) if _dtype(op).is_float else carried + 1
 
 
@@ -113,7 +114,7 @@ def mod(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
     q = x / y
     slack = div(op, xs, bs, q)
     near = np.floor(q - slack) != np.floor(q + slack)
-    carried = bx + np.abs(np.floor(q)) * by + 4 * half_ulp(np.abs(x) + bx, _dtype(op))
+    carried: Array = bx + np.abs(np.floor(q)) * by + 4 * half_ulp(np.abs(x) + bx, _dtype(op))
     return np.where(near, np.abs(y) + by + carried, carried)
 
 
@@ -121,8 +122,8 @@ def power(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
     """Repeated multiplication (and one division): (|x|+b)^n - |x|^n, or |x|^-n - (|x|-b)^-n the other way."""
     (x, n), bx = (np.abs(xs[0]), xs[1]), bs[0]
     grown = np.where(n >= 0, x + bx, np.where(x > bx, x - bx, 0.0))
-    carried = np.where(bx == 0, 0.0, np.power(grown, n) - np.power(x, n))
-    return rounded(v, carried, _dtype(op), 1.0) + np.abs(n) * half_ulp(np.abs(v) + carried, _dtype(op))
+    carried = np.where(bx == 0, 0.0, np.abs(np.power(grown, n) - np.power(x, n)))
+    return carried + (np.abs(n) + 2) * half_ulp(np.abs(v) + carried, _dtype(op))
 
 
 def maximum(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
@@ -191,7 +192,8 @@ def monotone(fn: Callable[[Array], Array]) -> Local:
 
 
 def exponential(scale: float) -> Local:
-    """exp(scale x). Anchored ones (marked, or of a difference to a maximum) may use another anchor within tau, and flush at -64."""
+    """exp(scale x). Anchored ones (marked, or of a difference to a maximum) may use another anchor within tau, and
+    flush at -64."""
     def rule(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
         slack = bs[0] * scale
         flush = 0.0
@@ -256,7 +258,7 @@ def smooth(slope: Callable[[Array], Array], bend: float, ulps: float) -> Local:
 
 
 def taylor(slope: Array, bend: float, b: Array) -> Array:
-    return slope * b + np.where(b > 0, bend / 2 * b * b, 0.0)
+    return np.asarray(slope * b) + np.where(b > 0, bend / 2 * b * b, 0.0)
 
 
 def sigmoid(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
@@ -273,7 +275,8 @@ def silu(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
 
 
 def gelu(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
-    """x/2 (1 + f(t)) with f in erf, tanh: 1 + f cancels for x < 0, so the error is a few u of |x|/2, not of the value."""
+    """x/2 (1 + f(t)) with f in erf, tanh: 1 + f cancels for x < 0, so the error is a few u of |x|/2, not of the
+    value."""
     x, u = xs[0], unit(_dtype(op))
     if op.attrs.get("tanh"):
         a, ulps, steps = math.sqrt(2 / math.pi), TANH_ULPS, 5.0
@@ -288,7 +291,7 @@ def gelu(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
         slope = 0.5 * (1 + f) + 0.5 * x * df * math.sqrt(0.5)
     inner = np.where(df == 0, 0.0, steps * np.abs(t) * df) + 2 * ulps * np.abs(f) + 2 * np.abs(1 + f)
     carried = EXACT if exact(bs[0]) else taylor(np.abs(np.where(np.isnan(slope), 1.0, slope)), 0.9, bs[0])
-    return carried + u * (0.5 * np.abs(x) * inner + 3 * np.abs(v))
+    return np.asarray(carried + u * (0.5 * np.abs(x) * inner + 3 * np.abs(v)))
 
 
 def relu(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
@@ -309,9 +312,10 @@ def moved(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Arr
 
 
 def take(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Array:
-    out = moved(c, op, [xs[0], xs[1]], [bs[0], EXACT], v) if exact(bs[0]) else OPS["take"].meaning(
-        c.env, op, [np.broadcast_to(bs[0], xs[0].shape), xs[1]])
-    return out if exact(bs[1]) else np.where(align(bs[1], op.operands[1].tensor.dims, op.result.tensor.dims) > 0, np.inf, out)
+    out = EXACT if exact(bs[0]) else OPS["take"].meaning(c.env, op, [np.broadcast_to(bs[0], xs[0].shape), xs[1]])
+    if exact(bs[1]):
+        return out
+    return np.where(align(bs[1], op.operands[1].tensor.dims, op.result.tensor.dims) > 0, np.inf, out)
 
 
 # -- sums
@@ -356,8 +360,8 @@ def reduce(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Ar
 
 
 def contract(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Array:
-    """gamma_n sum |a||b|, and (|a| + da)(|b| + db) - |a||b| carried. Products of 16-bit floats are exact or rounded once in
-    a pair, so gamma_n covers every unit."""
+    """gamma_n sum |a||b|, and (|a| + da)(|b| + db) - |a||b| carried. Products of 16-bit floats are exact or rounded
+    once in a pair, so gamma_n covers every unit."""
     if all(map(exact, bs)) and not _dtype(op).is_float:
         return EXACT
     dims = [o.tensor.dims for o in op.operands]
@@ -376,8 +380,8 @@ def contract(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> 
 # -- macros over dims
 
 def softmax(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Array:
-    """Relative: two exps, the rounding of x - anchor (any anchor within tau), n additions, a division; an input error d_i
-    moves log p_i by at most d_i + log(sum p exp(d))."""
+    """Relative: two exps, the rounding of x - anchor (any anchor within tau), n additions, a division; an input error
+    d_i moves log p_i by at most d_i + log(sum p exp(d))."""
     axes = _axes(op)
     x, b = xs[0], bs[0]
     p = align(v, op.result.tensor.dims, op.operands[0].tensor.dims)
@@ -408,7 +412,8 @@ def _exp_slack(x: Array, p: Array, axes: tuple[int, ...], dtype: DType, own: boo
     depth = np.where(p > 0, np.minimum(top - x, 200.0), 0.0)  # further down nothing is left in f32
     mean = np.sum(p * depth, axis=axes, keepdims=True)
     each = 2 * EXP_ULPS * u
-    return each + gamma(n, dtype) + u * (mean + TAU) + ((each + 4 * u) + u * (depth + TAU) if own else 0.0)
+    slack = each + gamma(n, dtype) + u * (mean + TAU)
+    return np.asarray(slack + each + 4 * u + u * (depth + TAU) if own else slack)
 
 
 def logsumexp(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Array:

@@ -1,7 +1,7 @@
 """The NumPy meaning of a level T function: `declared` (each op rounded to its dtype, `rv.interpret()`) or `float64`.
 
-Tensors are arrays whose axes follow the dims of the value's type. A `stream` may be cut into any blocks and merged in any
-tree, which is how the cascade pass is tested.
+Tensors are arrays whose axes follow the dims of the value's type. A `stream` may be cut into any blocks and merged in
+any tree, which is how the cascade pass is tested.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ Inputs = Sequence[Array] | Mapping[str, Array]
 
 def evaluate(func: Func, inputs: Inputs, scalars: Mapping[str, Scalar] | None = None, *, mode: str = "declared",
              dims: Mapping[str, int] | None = None, cuts: Mapping[str, Cut] | Cut | None = None) -> list[Array]:
-    """The results, axes in the order of `func.result_types`. `declared` returns memory dtypes, `float64` float64 (integers
-    as declared). `cuts`: block sizes of streamed dims (by name, or one cut for every stream) that add up to the extent."""
+    """The results, axes in the order of `func.result_types`. `declared` returns memory dtypes, `float64` float64
+    (integers as declared). `cuts`: block sizes of streamed dims (by name, or one cut for every stream) that add up to
+    the extent."""
     assert mode in ("declared", "float64"), mode
     tensors = input_arrays(func, inputs)
     env = m.Env(bind_dims(func, tensors, dims), mode == "float64")

@@ -1,7 +1,7 @@
 """The NumPy meaning of level T ops: arrays whose axes follow the dims of the value's type, in; one such array, out.
 
-A meaning computes in float64 (or natively in f32 where that is the correctly rounded result); whoever evaluates rounds to
-the declared dtype or, for the reference, does not.
+A meaning computes in float64 (or natively in f32 where that is the correctly rounded result); whoever evaluates rounds
+to the declared dtype or, for the reference, does not.
 """
 
 from __future__ import annotations
@@ -261,8 +261,8 @@ def contract(env: Env, op: Op, xs: list[Array]) -> Array:
 
 
 def multiply(x: Array, xd: Sequence[Dim], y: Array, yd: Sequence[Dim], out: Sequence[Dim]) -> Array:
-    """sum of x*y over the dims that `out` lacks: one batched matrix product. Floats in float64, integers wrap at 32 bits.
-    A dim that one operand alone has and `out` lacks is not allowed."""
+    """sum of x*y over the dims that `out` lacks: one batched matrix product. Floats in float64, integers wrap at 32
+    bits. A dim that one operand alone has and `out` lacks is not allowed."""
     batch = [d for d in xd if d in yd and d in out]
     over = [d for d in xd if d in yd and d not in out]
     left, right = [d for d in xd if d not in yd], [d for d in yd if d not in xd]

@@ -1,7 +1,7 @@
 """dtypes in NumPy: memory forms, rounding to a dtype as the machine does it, and the sizes of rounding errors.
 
-Rounding is to nearest even; fp8 saturates, f16/bf16/f32 overflow to infinity; float to integer truncates towards zero and
-saturates (NaN gives the largest integer, as RVV's vfcvt.rtz does); integers wrap.
+Rounding is to nearest even; fp8 saturates, f16/bf16/f32 overflow to infinity; float to integer truncates towards zero
+and saturates (NaN gives the largest integer, as RVV's vfcvt.rtz does); integers wrap.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads the text form of both IR levels (`ir/text.py`) by recursive descent, with the user's faults at file:line:column."""
+"""Reads the text form of both IR levels (`ir/text.py`) by recursive descent; faults are at file:line:column."""
 
 from __future__ import annotations
 
@@ -26,16 +26,20 @@ from rvgpu.ir.types import (
     VecType,
 )
 
-TOKEN = re.compile(r"""(?P<space>[ \t\r]+|//[^\n]*)|(?P<line>\n)|(?P<value>%[A-Za-z0-9_]+)|(?P<string>"(?:[^"\\\n]|\\.)*")
-    |(?P<number>[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)|(?P<word>[A-Za-z_][A-Za-z0-9_.]*)|(?P<sign>->|[@(){}\[\]<>,:=*+^-])
+TOKEN = re.compile(r"""(?P<space>[ \t\r]+|//[^\n]*)|(?P<line>\n)
+    |(?P<value>%[A-Za-z0-9_]+)
+    |(?P<string>"(?:[^"\\\n]|\\.)*")
+    |(?P<number>[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)
+    |(?P<word>[A-Za-z_][A-Za-z0-9_.]*)
+    |(?P<sign>->|[@(){}\[\]<>,:=*+^-])
     """, re.VERBOSE)
 DTYPES = {d.name: d for d in DType}
 T = TypeVar("T")
 
 
 def parse(text: str, file: str = "<text>") -> list[Func | KFunc]:
-    """Every function and kernel of the text. E401 syntax, E402 unknown value, E403 unknown type or dtype, E404 defined twice,
-    E405 results and types do not match."""
+    """Every function and kernel of the text. E401 syntax, E402 unknown value, E403 unknown type or dtype, E404 defined
+    twice, E405 results and types do not match."""
     return Parser(text, file).module()
 
 

@@ -1,7 +1,7 @@
 """What is legal at level T and which types follow: dims of broadcasts and contractions, dtypes, `infer` rules.
 
-Rules take operand types and attributes and return the result types in the language's order of dims (rule 3), or None when
-the type is the op's own to state (`const`). They raise `IllFormed` with what was needed and what was found.
+Rules take operand types and attributes and return the result types in the language's order of dims (rule 3), or None
+when the type is the op's own to state (`const`). They raise `IllFormed` with what was needed and what was found.
 """
 
 from __future__ import annotations

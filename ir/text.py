@@ -6,8 +6,8 @@
     }
     kernel @k(in x: tensor<[M] x f32>, out out: tensor<[M] x f32>, scalar eps: f32, dim M) {warps=4, ...} { ... }
 
-Every op is `results = name(operands) {attributes} ^(arguments) { region } : result types @line:column+width`. In attributes a
-dim stands in brackets, a string in quotes, a dtype bare.
+Every op is `results = name(operands) {attributes} ^(arguments) { region } : result types @line:column+width`. In
+attributes a dim stands in brackets, a string in quotes, a dtype bare.
 """
 
 from __future__ import annotations

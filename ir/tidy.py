@@ -1,7 +1,7 @@
-"""Tidies a level T function in place: ops that no result needs go, and what only a stream reads of its atoms moves into it.
+"""Tidies a level T function in place: dead ops go, and what only a stream reads of its atoms moves into it.
 
-A pass may leave an op both in the function's block and in a stream's atoms region (the same object). Afterwards every op stands
-once, so the function verifies and its text parses back.
+A pass may leave an op both in the function's block and in a stream's atoms region (the same object). Afterwards every
+op stands once, so the function verifies and its text parses back.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Level K's builder: one method per op, the one place that fixes operand order and attributes.
 
-A kernel (`KFunc`) is SPMD over the warps of a CTA. `idx` and scalar values are uniform over the warp; a `vt` is one row of
-lanes in vector registers. Every op that makes or consumes lanes takes the live lane count `vl` (an idx) as its last operand.
+A kernel (`KFunc`) is SPMD over the warps of a CTA. `idx` and scalar values are uniform over the warp; a `vt` is one
+row of lanes in vector registers. Every op that makes or consumes lanes takes the live lane count `vl` (an idx) as its
+last operand.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class KTensor:
 
 @dataclass(eq=False)
 class KFunc:
-    """One kernel. ABI slots: inputs, then outputs (`tensors` keeps that order), workspace (0), `scalars`, `dims`, TE."""
+    """One kernel. ABI slots: inputs, then outputs (`tensors` keeps that order), workspace (0), `scalars`, `dims`,
+    TE."""
 
     name: str
     tensors: list[KTensor]
@@ -132,9 +134,10 @@ class K:
     # -- DMA: 2-D, rows along src axis `rows_axis`, columns along `cols_axis` (unit stride in src).
     def dma_load(self, dst: Value, src: Value, rows: Value, cols: Value, fill_rows: Value, fill_cols: Value, *,
                  src_axes: tuple[int, int], dst_axes: tuple[int, int]) -> Value:
-        """dst[(r on dst_axes[0], c on dst_axes[1])] <- src[(r on src_axes[0], c on src_axes[1])], r < rows, c < cols, and 0 where
-        r < fill_rows, c < fill_cols beyond that. src's column axis has stride 1. If dst's column axis has stride 1 it is a plain
-        row copy, else dst's *row* axis has stride 1 and the transfer is an element transpose."""
+        """dst[(r on dst_axes[0], c on dst_axes[1])] <- src[(r on src_axes[0], c on src_axes[1])], r < rows, c < cols,
+        and 0 where r < fill_rows, c < fill_cols beyond that. src's column axis has stride 1. If dst's column axis has
+        stride 1 it is a plain row copy, else dst's *row* axis has stride 1 and the transfer is an element
+        transpose."""
         return self._one("dma.load", [dst, src, rows, cols, fill_rows, fill_cols], TokType(), src_axes=src_axes,
                          dst_axes=dst_axes)
 
@@ -189,9 +192,10 @@ class K:
     def pipe(self, w: Value, lo: Value, hi: Value, step: int, init: Sequence[Value],
              copy: Callable[[Value, Value, Value, Value], None],
              body: Callable[[Value, Value, Value, list[Value]], Sequence[Value]], *, private: bool) -> list[Value]:
-        """for i in lo..hi step `step`: copy(w, i, stage, wstage) starts the transfers of that step, then, when they are there,
-        body(i, stage, wstage, carried) -> next carried. `stage` in {0, 1} changes every step, `wstage` every work item; the copy
-        region uses only its arguments and values from outside grid.work. `private`: each warp copies for itself (no barriers)."""
+        """for i in lo..hi step `step`: copy(w, i, stage, wstage) starts the transfers of that step, then, when they
+        are there, body(i, stage, wstage, carried) -> next carried. `stage` in {0, 1} changes every step, `wstage`
+        every work item; the copy region uses only its arguments and values from outside grid.work. `private`: each
+        warp copies for itself (no barriers)."""
         cblock = Block([Value(IDX, hint=h) for h in ("w", "i", "stage", "wstage")])
         with self.at(cblock):
             copy(*cblock.args)
@@ -257,9 +261,9 @@ class K:
         return self._one("vt.iota", [vl], VecType(lanes, DType.i32))
 
     def vt(self, op: str, *xs: Value, vl: Value, **attrs: object) -> Value:
-        """Elementwise: neg abs sqrt rsqrt exp{anchored} exp2 log log2 tanh erf floor round not | add sub mul div mod max min and or |
-        lt le gt ge eq ne -> mask | fma(a, b, c) = a*b + c. The first operand is a vt; others a vt or a scalar of the dtype
-        (a scalar may also stand first for sub and div)."""
+        """Elementwise: neg abs sqrt rsqrt exp{anchored} exp2 log log2 tanh erf floor round not | add sub mul div mod
+        max min and or | lt le gt ge eq ne -> mask | fma(a, b, c) = a*b + c. The first operand is a vt; others a vt or
+        a scalar of the dtype (a scalar may also stand first for sub and div)."""
         vec = next(x.type for x in xs if isinstance(x.type, VecType))
         t = VecType(vec.lanes, DType.i1) if op in CMPS else vec
         return self._one(f"vt.{op}", [*xs, vl], t, **attrs)

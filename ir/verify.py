@@ -1,7 +1,7 @@
 """The verifier of both levels: what each op's row allows, and that every value is defined before its use.
 
-A function that does not verify is a bug in us: `VerifyError` is an assertion, with the op's text and place. Level K's own rules
-stand in `tile_verify.py`.
+A function that does not verify is a bug in us: `VerifyError` is an assertion, with the op's text and place. Level K's
+own rules stand in `tile_verify.py`.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ class TensorVerifier:
         assert isinstance(anchor_of, tuple) and isinstance(needs, tuple)
         n = len(kinds)
         if len(op.regions) != n + 4 or len(anchor_of) != n:
-            raise self.fail(op, f"{n} states need {n + 4} regions and {n} entries in anchor_of, found {len(op.regions)} and "
-                            f"{len(anchor_of)}")
+            raise self.fail(op, f"{n} states need {n + 4} regions and {n} entries in anchor_of, found "
+                            f"{len(op.regions)} and {len(anchor_of)}")
         for k, kind in enumerate(kinds):
             if kind not in ("sum", "max", "min"):
                 raise self.fail(op, f"state {k} is a sum, max or min, found {kind!r}")
@@ -198,8 +198,8 @@ class TensorVerifier:
         else:
             ok = False
         if not ok:
-            raise self.fail(op, f"body {k} of the {kind} state {state} yields one value with {dim}, or two to contract, "
-                            f"found ({texts(found)})")
+            raise self.fail(op, f"body {k} of the {kind} state {state} yields one value with {dim}, or two to "
+                            f"contract, found ({texts(found)})")
 
     def yields(self, op: Op, what: str, found: list[TensorType], needed: list[TensorType]) -> None:
         if len(found) != len(needed) or not all(map(alike, found, needed)):

@@ -232,24 +232,59 @@ def st64(a: int, x: int) -> None:
     ctypes.c_uint64.from_address(a).value = x & M64
 
 
+# Loops of our own instead of calls into the C library: the JIT's linker does not always resolve those. "no-builtins" keeps LLVM from
+# turning them back into calls; it vectorises them.
+_COPY = """define internal void @rv_copy(ptr %d, ptr %s, i64 %n) "no-builtins" {
+entry:
+  %none = icmp slt i64 %n, 1
+  br i1 %none, label %done, label %body
+body:
+  %i = phi i64 [ 0, %entry ], [ %j, %body ]
+  %from = getelementptr i8, ptr %s, i64 %i
+  %to = getelementptr i8, ptr %d, i64 %i
+  %x = load i8, ptr %from
+  store i8 %x, ptr %to
+  %j = add nsw i64 %i, 1
+  %more = icmp slt i64 %j, %n
+  br i1 %more, label %body, label %done
+done:
+  ret void
+}"""
+_ZERO = """define internal void @rv_zero(ptr %d, i64 %n) "no-builtins" {
+entry:
+  %none = icmp slt i64 %n, 1
+  br i1 %none, label %done, label %body
+body:
+  %i = phi i64 [ 0, %entry ], [ %j, %body ]
+  %to = getelementptr i8, ptr %d, i64 %i
+  store i8 0, ptr %to
+  %j = add nsw i64 %i, 1
+  %more = icmp slt i64 %j, %n
+  br i1 %more, label %body, label %done
+done:
+  ret void
+}"""
+
+
 def _copy(let: Let, emit: Any, dec: Any, d: str, s: str, n: str) -> None:
-    dec("declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)")
-    emit(f"call void @llvm.memmove.p0.p0.i64(ptr {let(f'inttoptr i64 {d} to ptr')}, ptr {let(f'inttoptr i64 {s} to ptr')}, i64 {n}, i1 false)")
+    dec(_COPY)
+    emit(f"call void @rv_copy(ptr {let(f'inttoptr i64 {d} to ptr')}, ptr {let(f'inttoptr i64 {s} to ptr')}, i64 {n})")
 
 
 @prim(_copy)
 def copy(d: int, s: int, n: int) -> None:
-    ctypes.memmove(d, s, n)
+    """n bytes from s to d, which do not overlap (or are the same)."""
+    ctypes.memmove(d, s, max(0, n))
 
 
 def _fill(let: Let, emit: Any, dec: Any, d: str, n: str) -> None:
-    dec("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
-    emit(f"call void @llvm.memset.p0.i64(ptr {let(f'inttoptr i64 {d} to ptr')}, i8 0, i64 {n}, i1 false)")
+    dec(_ZERO)
+    emit(f"call void @rv_zero(ptr {let(f'inttoptr i64 {d} to ptr')}, i64 {n})")
 
 
 @prim(_fill)
 def zero(d: int, n: int) -> None:
-    ctypes.memset(d, 0, n)
+    ctypes.memset(d, 0, max(0, n))
 
 
 # -- floating point on bit patterns

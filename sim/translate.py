@@ -76,8 +76,8 @@ class Unit:
         return self.done[key]
 
     def text(self) -> str:
-        return "\n".join([*self.declared.values(), *self.lines, 'attributes #0 = { nounwind }',
-                          'attributes #1 = { alwaysinline nounwind }', ""])
+        return "\n".join([*self.declared.values(), *self.lines, 'attributes #0 = { nounwind "no-builtins" }',
+                          'attributes #1 = { alwaysinline nounwind "no-builtins" }', ""])
 
 
 _SOURCES: dict[Any, tuple[ast.FunctionDef, str, int]] = {}

@@ -103,8 +103,8 @@ class Lanes:
             wide = self.at(self.v.of("float"))
             small = {"half": DType.f16, "bfloat": DType.bf16}[elem]
             ys = [wide.cast(x, small, DType.f32) if x.vec is not None else self.w.let("float", f"fpext {x} to float") for x in xs]
-            out = wide.apply(name, ys, anchored)
-            return out if name in FCMP else wide.cast(out, DType.f32, small)
+            y = wide.apply(name, ys, anchored)
+            return y if name in FCMP else wide.cast(y, DType.f32, small)
         if name in FCMP:
             return self.compare(name, xs[0], xs[1])
         if elem not in FLOATS:
@@ -322,7 +322,8 @@ class Lanes:
             bits = int(v.elem[1:])
             number = {"sum": 0, "max": -(1 << (bits - 1)), "min": (1 << (bits - 1)) - 1}[kind]
             init = Lanes(self.w, one, self.w.i64(1), self.has_exp).splat(Val(v.elem, str(number)))
-        name = {"sum": "vfredusum", "max": "vfredmax", "min": "vfredmin"}[kind] if floats else {"sum": "vredsum", "max": "vredmax", "min": "vredmin"}[kind]
+        names = {"sum": "vfredusum", "max": "vfredmax", "min": "vfredmin"} if floats else {"sum": "vredsum", "max": "vredmax", "min": "vredmin"}
+        name = names[kind]
         frm = [Val("i64", "7")] if name == "vfredusum" else []
         out = self.w.call(one, f"llvm.riscv.{name}.{one.mangled}.{v.mangled}.i64", [self.w.poison(one), x, init, *frm, self.vl])
         return self.w.let(v.elem, f"extractelement {out}, i64 0")

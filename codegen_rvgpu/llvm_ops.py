@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rvgpu.codegen_rvgpu.llvm_math import FUNCTIONS, Lanes
-from rvgpu.codegen_rvgpu.llvm_text import DATALAYOUT, SCALAR, TRIPLE, MemRef, Tile, Val, Vec, Writer, float_literal
+from rvgpu.codegen_rvgpu.llvm_math import Lanes
+from rvgpu.codegen_rvgpu.llvm_text import DATALAYOUT, SCALAR, SHORT, TRIPLE, MemRef, Tile, Val, Vec, Writer, float_literal
 from rvgpu.ir.core import Block, Op, Value
 from rvgpu.ir.tile_build import CMPS, KFunc
 from rvgpu.ir.types import AccType, DType, MemType, OpndType, ScalarType, VecType
@@ -43,7 +43,7 @@ class _Emit:
         self.ctas = w.let("i64", f"load volatile i64, {self._page('ctas')}")
         self.block(self.f.body)
         w.do("ret void")
-        features = [f'"tune-cpu"="sifive-x280"', '"no-builtins"', '"no-jump-tables"="true"', "nounwind",
+        features = ['"tune-cpu"="sifive-x280"', '"no-builtins"', '"no-jump-tables"="true"', "nounwind",
                     f"vscale_range({self.f.vlen // 64},{self.f.vlen // 64})"]
         return "\n".join([f'source_filename = "{self.f.name}"', f'target datalayout = "{DATALAYOUT}"', f'target triple = "{TRIPLE}"',
                           ENTRY.format(name=self.f.name), *w.lines, "}", *w.declared.values(),
@@ -299,7 +299,7 @@ class _Emit:
         return self.w.let("i64", f"atomicrmw volatile xchg {self._page(name, extra)}, {value} seq_cst")
 
     def _transfer(self, op: Op, src: MemRef, dst: MemRef, rows: Val, cols: Val, fill: tuple[Val, Val]) -> Val:
-        (sr, sc), (dr, dc) = op.attrs["src_axes"], op.attrs["dst_axes"]  # type: ignore[misc]
+        (sr, sc), (dr, dc) = op.attrs["src_axes"], op.attrs["dst_axes"]  # type: ignore[misc,str-unpack]
         assert isinstance(sr, int) and isinstance(sc, int) and isinstance(dr, int) and isinstance(dc, int)
         assert src.strides[sc] == 1, "the source's columns are contiguous"
         size = src.dtype.bits // 8
@@ -526,7 +526,7 @@ def scalar_cast(w: Writer, x: Val, src: DType, dst: DType) -> Val:
     if src.is_float:
         if dst == DType.i1:
             return w.let("i1", f"fcmp une {x}, 0.0")
-        return w.call(to, f"llvm.fpto{'u' if dst.kind == 'u' else 's'}i.sat.{to}.{ {'float': 'f32', 'double': 'f64', 'half': 'f16', 'bfloat': 'bf16'}[x.type]}", [x])
+        return w.call(to, f"llvm.fpto{'u' if dst.kind == 'u' else 's'}i.sat.{to}.{SHORT[x.type]}", [x])
     if dst.is_float:
         return w.let(to, f"{'uitofp' if src.kind in 'ub' else 'sitofp'} {x} to {to}")
     if dst == DType.i1:

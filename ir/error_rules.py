@@ -123,7 +123,7 @@ def power(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
     (x, n), bx = (np.abs(xs[0]), xs[1]), bs[0]
     grown = np.where(n >= 0, x + bx, np.where(x > bx, x - bx, 0.0))
     carried = np.where(bx == 0, 0.0, np.abs(np.power(grown, n) - np.power(x, n)))
-    return carried + (np.abs(n) + 2) * half_ulp(np.abs(v) + carried, _dtype(op))
+    return np.asarray(carried + (np.abs(n) + 2) * half_ulp(np.abs(v) + carried, _dtype(op)))
 
 
 def maximum(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:

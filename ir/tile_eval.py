@@ -163,7 +163,7 @@ class _Warp:
 
     def op_dma_load(self, op: Op, xs: list[Any]) -> Any:
         dst, src, rows, cols, fill_rows, fill_cols = xs
-        (sr, sc), (dr, dc) = op.attrs["src_axes"], op.attrs["dst_axes"]  # type: ignore[misc]
+        (sr, sc), (dr, dc) = op.attrs["src_axes"], op.attrs["dst_axes"]  # type: ignore[misc,str-unpack]
         block = np.zeros((fill_rows, fill_cols), dst.data.dtype)
         assert src.strides[sc] == 1, "the source's columns are contiguous"  # type: ignore[index]
         assert rows <= src.extents[sr] and cols <= src.extents[sc], "DMA leaves the tensor"  # type: ignore[index]
@@ -269,7 +269,8 @@ class _Warp:
         kind = str(op.attrs["op"])
         if vl == 0:
             return x.dtype.type({"sum": 0, "max": -math.inf, "min": math.inf}[kind])
-        return {"sum": np.sum, "max": np.fmax.reduce, "min": np.fmin.reduce}[kind](x[:vl]).astype(x.dtype)
+        fns: dict[str, Callable[..., Any]] = {"sum": np.sum, "max": np.fmax.reduce, "min": np.fmin.reduce}
+        return fns[kind](x[:vl]).astype(x.dtype)
 
     def op_vt_vote(self, op: Op, xs: list[Any]) -> Any:
         mask, vl = xs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rvgpu.isa.rows import BY_NAME, FORMATS, ROWS, Row
@@ -48,12 +49,12 @@ class Decoded:
     def imm(self) -> int:
         for f in FORMATS[self.row.fmt]:
             if f in IMM:
-                return IMM[f][0](self.word)
+                return int(IMM[f][0](self.word))
         return 0
 
 
 # field -> (value of the word, bits of the value)
-IMM = {
+IMM: dict[str, tuple[Callable[[int], int], Callable[[int], int]]] = {
     "imm_i": (lambda w: _s(_b(w, 31, 20), 12), lambda v: (v & 0xFFF) << 20),
     "imm_s": (lambda w: _s(_b(w, 31, 25) << 5 | _b(w, 11, 7), 12), lambda v: (v >> 5 & 0x7F) << 25 | (v & 31) << 7),
     "imm_b": (lambda w: _s(_b(w, 31, 31) << 12 | _b(w, 7, 7) << 11 | _b(w, 30, 25) << 5 | _b(w, 11, 8) << 1, 13),
@@ -126,7 +127,7 @@ def expand(c: int) -> int | None:
         d = _b(c, 12, 10) << 3 | _b(c, 6, 5) << 6
         return {1: lambda: _itype(0x07, 3, rdp, rs1p, d), 2: lambda: _itype(0x03, 2, rdp, rs1p, w), 3: lambda: _itype(0x03, 3, rdp, rs1p, d),
                 5: lambda: _stype(0x27, 3, rs1p, rdp, d), 6: lambda: _stype(0x23, 2, rs1p, rdp, w), 7: lambda: _stype(0x23, 3, rs1p, rdp, d),
-                4: lambda: None}[f3]()
+                4: lambda: None}[f3]()  # type: ignore[no-untyped-call]
     imm6 = _s(_b(c, 12, 12) << 5 | rs2, 6)
     if op == 1:
         if f3 == 0:
@@ -170,7 +171,7 @@ def expand(c: int) -> int | None:
         return _itype(0x67, 0, 1, rd, 0) if rd else 0x00100073
     return {1: lambda: _itype(0x07, 3, rd, 2, ld), 2: lambda: _itype(0x03, 2, rd, 2, lw) if rd else None,
             3: lambda: _itype(0x03, 3, rd, 2, ld) if rd else None, 5: lambda: _stype(0x27, 3, 2, rs2, sd), 6: lambda: _stype(0x23, 2, 2, rs2, sw),
-            7: lambda: _stype(0x23, 3, 2, rs2, sd)}[f3]()
+            7: lambda: _stype(0x23, 3, 2, rs2, sd)}[f3]()  # type: ignore[no-untyped-call]
 
 
 def _vtype_text(z: int) -> str:

@@ -19,7 +19,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class Gpu(Part):
+class Gpu(Part, frozen=True):
     cores: int
     clock_ghz: float
     launch_cycles: int
@@ -27,18 +27,18 @@ class Gpu(Part):
     barrier_cycles: int
 
 
-class Core(Part):
+class Core(Part, frozen=True):
     warps: int
     taken_branch_cycles: int
     queue_entries: int
 
 
-class Vector(Part):
+class Vector(Part, frozen=True):
     vlen: int
     dlen: int
 
 
-class MatrixUnit(Part):
+class MatrixUnit(Part, frozen=True):
     te: int
     bf16_macs_per_cycle: int
     f32_macs_per_cycle: int
@@ -47,33 +47,33 @@ class MatrixUnit(Part):
     tile_move_bytes_per_cycle: int
 
 
-class Exp(Part):
+class Exp(Part, frozen=True):
     present: bool
     lanes_per_cycle: int
 
 
-class Scratchpad(Part):
+class Scratchpad(Part, frozen=True):
     size_bytes: int
     bytes_per_cycle: int
     latency_cycles: int
     banks: int
 
 
-class Dma(Part):
+class Dma(Part, frozen=True):
     bytes_per_cycle: int
     transfers: int
     lines: int
     transpose_factor: int
 
 
-class L1(Part):
+class L1(Part, frozen=True):
     size_bytes: int
     ways: int
     misses: int
     hit_cycles: int
 
 
-class L2(Part):
+class L2(Part, frozen=True):
     size_bytes: int
     ways: int
     bytes_per_cycle: int
@@ -81,13 +81,13 @@ class L2(Part):
     misses: int
 
 
-class Dram(Part):
+class Dram(Part, frozen=True):
     bytes_per_cycle: int
     latency_cycles: int
     queue_lines: int
 
 
-class Latency(Part):
+class Latency(Part, frozen=True):
     """First result after this many cycles, by class."""
 
     alu: int
@@ -106,7 +106,7 @@ class Latency(Part):
     exp: int
 
 
-class Machine(Part):
+class Machine(Part, frozen=True):
     name: str
     gpu: Gpu
     core: Core
@@ -222,11 +222,11 @@ def _check_values(path: Path, text: str, m: Machine) -> None:
     for section in ("l1", "l2"):
         part = getattr(m, section)
         need(power(part.size_bytes // (64 * part.ways)), f"{section}.size_bytes", "size / (64 B lines x ways) must be a power of two")
-    for section in msgspec.structs.fields(Machine):
-        part = getattr(m, section.name)
+    for info in msgspec.structs.fields(Machine):
+        part = getattr(m, info.name)
         if isinstance(part, Part):
             for f in msgspec.structs.fields(type(part)):
                 x = getattr(part, f.name)
-                need(not isinstance(x, (int, float)) or x > 0 or isinstance(x, bool), f"{section.name}.{f.name}", f"{x} must be positive")
+                need(not isinstance(x, (int, float)) or x > 0 or isinstance(x, bool), f"{info.name}.{f.name}", f"{x} must be positive")
 
 

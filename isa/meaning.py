@@ -6,6 +6,7 @@ zero-extended from SEW bits; `SEW` is bound when a template is specialised. The 
 
 from __future__ import annotations
 
+from rvgpu.isa.prims import bswap as _bswap
 from rvgpu.isa.prims import (
     clz,
     cpop,
@@ -42,7 +43,6 @@ from rvgpu.isa.prims import (
     urem,
     wrap,
 )
-from rvgpu.isa.prims import bswap as _bswap
 
 SEW = 32
 W = 32

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,8 +33,12 @@ class Prim:
 PRIMS: dict[str, Prim] = {}
 
 
-def prim(llvm: Callable[..., str | None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def add(fn: Callable[..., Any]) -> Callable[..., Any]:
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def prim(llvm: Callable[..., str | None]) -> Callable[[F], F]:
+    """Registers a primitive: the decorated function is its CPython body, `llvm` emits the other."""
+    def add(fn: F) -> F:
         PRIMS[fn.__name__] = Prim(fn.__name__, fn, llvm)
         return fn
     return add
@@ -317,7 +321,8 @@ def as_float(x: int, w: int) -> Any:
     """The NumPy scalar of a bit pattern."""
     if w == BF16:
         return np.uint32((x & 0xFFFF) << 16).view(np.float32)
-    return {16: np.uint16, 32: np.uint32, 64: np.uint64}[w](x & ((1 << w) - 1)).view({16: np.float16, 32: np.float32, 64: np.float64}[w])
+    bits: Any = {16: np.uint16, 32: np.uint32, 64: np.uint64}[w](x & ((1 << w) - 1))  # type: ignore[operator]
+    return bits.view({16: np.float16, 32: np.float32, 64: np.float64}[w])
 
 
 def of_float(x: Any, w: int) -> int:

@@ -58,9 +58,9 @@ def _scalar() -> None:
               "sh2add.uw 10 4,sh3add.uw 10 6,rolw 30 1,rorw 30 5"}
     for opcode, text in table.items():
         for entry in text.split(","):
-            name, f7, f3 = entry.split()
+            name, f7_text, f3_text = entry.split()
             cls = "mul" if name in muls else "div" if name in divs else "alu"
-            row(name, opcode | int(f3) << 12 | int(f7, 16) << 25, R, "r", "alu_rr", name.replace(".", "_"), cls)
+            row(name, opcode | int(f3_text) << 12 | int(f7_text, 16) << 25, R, "r", "alu_rr", name.replace(".", "_"), cls)
     for name, f3 in (("addi", 0), ("slti", 2), ("sltiu", 3), ("xori", 4), ("ori", 6), ("andi", 7)):
         row(name, 0x13 | f3 << 12, F3, "i", "alu_ri", name[:-1] if name != "sltiu" else "sltu")
     row("addiw", 0x1B, F3, "i", "alu_ri", "addw")
@@ -214,7 +214,7 @@ def _vector_float() -> None:
             ("vfcvt.rtz.xu.f.v", 6, "vcvt_fi", {"SIGNED": 0, "RM": 1}), ("vfcvt.rtz.x.f.v", 7, "vcvt_fi", {"SIGNED": 1, "RM": 1}),
             ("vfwcvt.f.f.v", 12, "vwcvt_ff", {"BF": 0}), ("vfwcvtbf16.f.f.v", 13, "vwcvt_ff", {"BF": 1}),
             ("vfncvt.f.f.w", 20, "vncvt_ff", {"BF": 0}), ("vfncvtbf16.f.f.w", 29, "vncvt_ff", {"BF": 1})):
-        row(name, 0x57 | FVV << 12 | 0x12 << 26 | n << 15, V | 0x1F << 15, "v2", kind, cls="vcvt", FP=1, **args)
+        row(name, 0x57 | FVV << 12 | 0x12 << 26 | n << 15, V | 0x1F << 15, "v2", kind, "", "vcvt", FP=1, **args)
     for name, f6 in (("vfredusum", 1), ("vfredosum", 3), ("vfredmin", 5), ("vfredmax", 7)):
         _v(f"{name}.vs", f6, FVV, "vv", "vred", name, "vfred", FP=1)
     row("vfslide1down.vf", 0x57 | FVF << 12 | 0x0F << 26, V, "vf", "vslide1_vf", cls="vslide", UP=0, FP=1)

@@ -405,8 +405,8 @@ class Matrix:
             for name, v, t in outs:
                 if not set(self.plan.n) & set(t.dims):
                     k.if_(k.cmp("eq", n0, 0), lambda name=name, v=v, t=t: self._store_m(name, v, t))  # type: ignore[misc]
-            for v in dict.fromkeys(x for _, v, t in outs if set(self.plan.n) & set(t.dims) for x in self._per_row(v)):
-                spills[v] = len(spills)
+            for x in dict.fromkeys(y for _, v, t in outs if set(self.plan.n) & set(t.dims) for y in self._per_row(v)):
+                spills[x] = len(spills)
             if spills:
                 size = len(spills) * te
                 with k.at(em.root):

@@ -317,7 +317,7 @@ class _Vector:
 
     def _lanes_beside_rows(self, stream: Stream) -> None:
         """Lanes along another dim: the streamed dim is a loop over rows, every lane has its own states."""
-        k, em = self.k, self.em
+        em = self.em
         assert self.lane is not None
 
         def chunk(base: Value, vl: Value) -> None:

@@ -139,7 +139,7 @@ class _Reference:
         return Known(np.concatenate(vs, axis), np.concatenate(bs, axis), out)
 
     def op_contract(self, op: Op, ks: list[Known], out: tuple[Dim, ...]) -> Known:
-        (c,) = op.attrs["dims"]  # type: ignore[misc]
+        (c,) = op.attrs["dims"]  # type: ignore[misc,str-unpack]
         x, y = ks
         n = self.extent(c)  # type: ignore[arg-type]
         value = self.matmul(x.value, x.dims, y.value, y.dims, c, out)  # type: ignore[arg-type]
@@ -171,7 +171,7 @@ class _Reference:
         dims = op.attrs["dims"]
         assert isinstance(dims, tuple)
         axes = tuple(k.dims.index(d) for d in dims)  # type: ignore[arg-type]
-        n = math.prod(self.extent(d) for d in dims)  # type: ignore[arg-type]
+        n = math.prod([self.extent(d) for d in dims])  # type: ignore[arg-type,misc]
         b = np.broadcast_to(k.bound, k.value.shape)
         if op.attrs["op"] == "sum":
             exact = not op.result.tensor.dtype.is_float
@@ -224,13 +224,14 @@ class _Reference:
         axes = tuple(k.dims.index(d) for d in op.attrs["dims"])  # type: ignore[union-attr,arg-type]
         _, _, total, tb, m = self.exponentials(k, axes)
         value = (m + np.log(total)).reshape([self.extent(d) for d in out])
-        own = (tb / np.where(total == 0, 1, total)).reshape(value.shape) + 4 * U * (np.abs(np.log(np.where(total == 0, 1, total))).reshape(value.shape))
+        safe = np.where(total == 0, 1, total)
+        own = (tb / safe + 4 * U * np.abs(np.log(safe))).reshape(value.shape)
         return Known(value, own + 2 * U * np.abs(np.where(np.isfinite(value), value, 0)), out)
 
 
 def _erf(x: Array) -> Array:
     """erf to double precision by math.erf; large arrays through a rational approximation would not be an oracle."""
-    return np.frompyfunc(math.erf, 1, 1)(x).astype(np.float64)
+    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x)).astype(np.float64)
 
 
 def elementwise(op: Op, xs: list[Array], bs: list[Array]) -> tuple[Array, Array]:
@@ -295,7 +296,8 @@ def _arithmetic(name: str, xs: list[Array], bs: list[Array], op: Op) -> tuple[Ar
         return (np.floor(x) if name == "floor" else np.rint(x)), np.where(b > 0, b + 1, 0.0), 0
     s = 1 / (1 + np.exp(-x))
     table: dict[str, tuple[Any, Any, float]] = {
-        "exp": (lambda: np.exp(x), lambda: np.exp(x) * np.expm1(b), FUNCTION_ULP * 2), "exp2": (lambda: np.exp2(x), lambda: np.exp2(x) * b, FUNCTION_ULP * 2),
+        "exp": (lambda: np.exp(x), lambda: np.exp(x) * np.expm1(b), FUNCTION_ULP * 2),
+        "exp2": (lambda: np.exp2(x), lambda: np.exp2(x) * b, FUNCTION_ULP * 2),
         "log": (lambda: np.log(x), lambda: b / np.maximum(np.abs(x) - b, 1e-300), FUNCTION_ULP * 2),
         "log2": (lambda: np.log2(x), lambda: 1.5 * b / np.maximum(np.abs(x) - b, 1e-300), FUNCTION_ULP * 2),
         "sqrt": (lambda: np.sqrt(x), lambda: b / np.maximum(np.sqrt(x), 1e-300), 1),

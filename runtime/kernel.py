@@ -133,7 +133,8 @@ def kernel(source: str | Callable[..., Any]) -> Kernel:
     try:
         lines, first = inspect.getsourcelines(source)
     except OSError:
-        raise RvgpuError("E106", f"the source of {source.__name__} is not in a file").hint("pass the kernel as text: rv.kernel('''def ...''')") from None
+        raise RvgpuError("E106", f"the source of {source.__name__} is not in a file").hint(
+            "pass the kernel as text: rv.kernel('''def ...''')") from None
     text = "".join(lines)
     indent = len(text) - len(text.lstrip())
     names = dict(source.__globals__) | {k: c.cell_contents for k, c in zip(source.__code__.co_freevars, source.__closure__ or (), strict=True)}

@@ -21,13 +21,13 @@ def _bytes(t: TensorType, binding: Mapping[str, int]) -> int:
 
 def required_macs(func: Func, binding: Mapping[str, int]) -> int:
     """Multiply-adds that the math asks for; elements removed by a mask of indices alone are left out, exactly."""
-    masks = [(op.operands[0], kept) for op in func.body.ops if (kept := _mask_fraction(op, func, binding)) is not None]
+    masks = [(op.operands[0], part) for op in func.body.ops if (part := _mask_fraction(op, func, binding)) is not None]
     total = 0
     for op in func.body.ops:
         if op.name != "contract":
             continue
         dims = set(op.result.tensor.dims) | set(op.attrs["dims"])  # type: ignore[arg-type]
-        macs = math.prod(d.value(binding) for d in dims)  # type: ignore[union-attr]
+        macs = math.prod([d.value(binding) for d in dims])  # type: ignore[union-attr,misc]
         for cond, (kept, size) in masks:
             if set(cond.tensor.dims) <= dims and size:
                 macs = macs * kept // size
@@ -89,7 +89,8 @@ def describe(s: dict[str, Any]) -> str:
                      f"{c['bound_fraction']:.3f} of the bound")
     r, u = s["roofline"], s["utilisation"]
     lines.append(f"  cycles       {s['cycles']:,} ({s['seconds'] * 1e6:.1f} us), {s['instructions']:,} warp instructions")
-    lines.append(f"  roofline     {r['fraction']:.1%} of the {r['bound']} bound ({r['ideal_cycles']:,.0f} cycles); {r['of_matrix_peak']:.1%} of matrix peak")
+    ideal = f"{r['ideal_cycles']:,.0f}"
+    lines.append(f"  roofline     {r['fraction']:.1%} of the {r['bound']} bound ({ideal} cycles); {r['of_matrix_peak']:.1%} of matrix peak")
     lines.append(f"  utilisation  matrix {u['matrix']:.1%}  vector {u['vector']:.1%}  issue {u['issue']:.1%}  dram {u['dram']:.1%}")
     stalls = sorted(((v, k) for k, v in s["stalls"].items() if v >= 0.0005), reverse=True)
     lines.append("  core-cycles  " + "  ".join(f"{k} {v:.1%}" for v, k in stalls))

@@ -22,7 +22,8 @@ class Rec(ctypes.Structure):
 
     _fields_ = [("handler", U64 * 4), ("pc", U64), ("imm", I64), ("size", U32), ("rd", U32), ("rs1", U32), ("rs2", U32), ("rs3", U32),
                 ("vm", U32), ("valid", U32), ("vector", U32), ("unit", U32), ("cost", U32), ("latency", U32), ("cause", U32), ("chain", U32),
-                ("nsrc", U32), ("src", U32 * 5), ("srckind", U32 * 5), ("dst", U32), ("dstkind", U32), ("config", U32), ("mem", U32), ("needs_vtype", U32),
+                ("nsrc", U32), ("src", U32 * 5), ("srckind", U32 * 5), ("dst", U32), ("dstkind", U32), ("config", U32), ("mem", U32),
+                ("needs_vtype", U32),
                 ("arg", U32), ("count", U64), ("cycles", U64)]
 
 

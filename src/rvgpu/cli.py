@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         binding = bind(kernel.func, {}, given)
         arrays = _inputs(kernel, binding, args.seed)
-    result = compiled.run(*arrays, check=args.check, max_cycles=args.max_cycles, **_scalars(kernel, args, binding))
+    result = compiled.run(*arrays, check=args.check, max_cycles=args.max_cycles, **_scalars(kernel, args, binding))  # type: ignore[arg-type]
     print(json.dumps(result.stats) if args.json else result.report())
     return EXIT_CHECK_FAILED if args.check and not result.stats["check"]["passed"] else EXIT_OK
 

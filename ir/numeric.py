@@ -138,7 +138,7 @@ def half_ulp(magnitude: Array, dtype: DType) -> Array:
     if dtype is DType.f64:
         return np.spacing(magnitude) / 2
     with np.errstate(all="ignore"):
-        ulp = np.spacing(np.minimum(magnitude, LARGEST[DType.f32]).astype(np.float32)).astype(np.float64)
+        ulp = np.spacing(np.minimum(magnitude, 2.0**127).astype(np.float32)).astype(np.float64)
     least = 2.0 ** (MIN_EXPONENT[dtype] - PRECISION[dtype] + 1)
     out = np.maximum(ulp * 2.0 ** (24 - PRECISION[dtype]), least) * 0.5
     return np.where(magnitude == 0, 0.0, out)

@@ -375,6 +375,11 @@ def _fma(let: Let, emit: Any, dec: Any, a: str, b: str, c: str, w: str) -> str:
     n = int(w)
     s = {16: "f16", 32: "f32", 64: "f64"}[n]
     t = FTYPE[n]
+    if n == 16:  # in f64, where everything that can decide the f16 rounding fits, then to f16 through a rounding to odd
+        dec("declare double @llvm.fma.f64(double, double, double)")
+        wide = [let(f"fpext half {_to_float(let, v, 16)} to double") for v in (a, b, c)]
+        y = let(f"call double @llvm.fma.f64(double {wide[0]}, double {wide[1]}, double {wide[2]})")
+        return _from_float(let, let(f"fptrunc float {_odd_float(let, y)} to half"), 16)
     dec(f"declare {t} @llvm.fma.{s}({t}, {t}, {t})")
     x, y, z = (_to_float(let, v, n) for v in (a, b, c))
     return _from_float(let, let(f"call {t} @llvm.fma.{s}({t} {x}, {t} {y}, {t} {z})"), n)
@@ -439,6 +444,18 @@ def f_unordered(a: int, b: int, w: int) -> int:
     return int(np.isnan(as_float(a, w)) or np.isnan(as_float(b, w)))
 
 
+def _odd_float(let: Let, y: str) -> str:
+    """A double rounded to odd in f32: a second rounding to f16 then gives the correctly rounded result (and needs no library call)."""
+    r = let(f"fptrunc double {y} to float")
+    back = let(f"fpext float {r} to double")
+    bits = let(f"bitcast float {r} to i32")
+    same = let(f"fcmp ueq double {back}, {y}")
+    above = let(f"xor i1 {let(f'fcmp ogt double {back}, {y}')}, {let(f'fcmp olt double {y}, 0.0')}")
+    down = let(f"sub i32 {bits}, {let(f'zext i1 {above} to i32')}")
+    odd = let(f"or i32 {down}, 1")
+    return let(f"bitcast i32 {let(f'select i1 {same}, i32 {bits}, i32 {odd}')} to float")
+
+
 def _convert(let: Let, emit: Any, dec: Any, x: str, src: str, dst: str) -> str:
     s, d = int(src), int(dst)
     y = _to_float(let, x, s)
@@ -453,6 +470,9 @@ def _convert(let: Let, emit: Any, dec: Any, x: str, src: str, dst: str) -> str:
         return let(f"zext i32 {r} to i64")
     if t == FTYPE[d]:
         return _from_float(let, y, d)
+    if s == 64 and d == 16:
+        y = _odd_float(let, y)
+        t = "float"
     wider = d > (32 if s == BF16 else s)
     return _from_float(let, let(f"{'fpext' if wider else 'fptrunc'} {t} {y} to {FTYPE[d]}"), d)
 
@@ -505,7 +525,16 @@ def f_to_i(x: int, w: int, iw: int, signed: int, rm: int) -> int:
 
 def _of_int(let: Let, emit: Any, dec: Any, x: str, signed: str, w: str) -> str:
     n = int(w)
-    return _from_float(let, let(f"{'si' if int(signed) else 'ui'}tofp i64 {x} to {FTYPE[n]}"), n)
+    op = "sitofp" if int(signed) else "uitofp"
+    if n == 16:  # exact in f32 below 2^24, and infinite in f16 above: one rounding. From i32, which needs no library call.
+        low, high = ("smax", "smin") if int(signed) else ("umin", "umin")
+        for name in (low, high):
+            dec(f"declare i64 @llvm.{name}.i64(i64, i64)")
+        y = let(f"call i64 @llvm.{high}.i64(i64 {x}, i64 {1 << 30})")
+        y = let(f"call i64 @llvm.smax.i64(i64 {y}, i64 {-(1 << 30)})") if int(signed) else y
+        wide = let(f"sitofp i32 {let(f'trunc i64 {y} to i32')} to float")
+        return _from_float(let, let(f"fptrunc float {wide} to half"), n)
+    return _from_float(let, let(f"{op} i64 {x} to {FTYPE[n]}"), n)
 
 
 @prim(_of_int)

@@ -1,33 +1,23 @@
 """The NumPy meaning of a level K kernel: every warp of a CTA is a generator that runs to the next barrier.
 
-Small sizes only: it is the oracle between K passes and of the code generator. Lanes at or beyond `vl` are poisoned (NaN, or a pattern
-in integers), so that a use of them shows. DMA acts when it is issued into a shadow that `dma.wait` copies into place.
+Small sizes only: it is the oracle between K passes and of the code generator. Lanes at or beyond `vl` and untouched scratchpad are
+poisoned (NaN, or a pattern in integers), so that a use of them shows. DMA reads when it is issued and lands at its `dma.wait`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from rvgpu.ir import meaning, numeric
 from rvgpu.ir.core import Block, Op, Value
+from rvgpu.ir.numeric import Array, round_to
+from rvgpu.ir.numeric import numpy_dtype as numpy_dtype
 from rvgpu.ir.tile_build import CMPS, KFunc
 from rvgpu.ir.types import AccType, DType, MemType, OpndType, ScalarType, VecType
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def numpy_dtype(dtype: DType) -> np.dtype[Any]:
-    """The NumPy dtype of a dtype's memory form (bf16 and fp8 from ml_dtypes)."""
-    if dtype in (DType.bf16, DType.e4m3, DType.e5m2, DType.i4):
-        import ml_dtypes
-
-        return np.dtype({DType.bf16: ml_dtypes.bfloat16, DType.e4m3: ml_dtypes.float8_e4m3fn, DType.e5m2: ml_dtypes.float8_e5m2,
-                         DType.i4: ml_dtypes.int4}[dtype])
-    return np.dtype({DType.i1: "bool", DType.u8: "uint8"}.get(dtype) or dtype.name.replace("i", "int").replace("f", "float"))
 
 
 @dataclass
@@ -46,19 +36,21 @@ def run_kernel(func: KFunc, tensors: Mapping[str, Array], scalars: Mapping[str, 
                ctas: int = 1) -> None:
     """Runs every CTA in order; output tensors are written in place (arrays must be C-contiguous)."""
     for cta in range(ctas):
-        spm = np.full(func.spm_bytes, 0xA5, np.uint8)
+        spm = np.full(func.spm_bytes, 0xFF, np.uint8)  # NaN in every float
         warps = [_Warp(func, tensors, scalars, dims, spm, cta, ctas, w).run() for w in range(func.warps)]
         live = list(warps)
         while live:
-            arrived, ended = [], 0
+            arrived, barriers, ended = [], set(), 0
             for g in live:
                 try:
-                    next(g)
+                    barriers.add(next(g))
                     arrived.append(g)
                 except StopIteration:
                     ended += 1
             if arrived and ended:
                 raise Deadlock("a warp returned while others wait at a barrier")
+            if len(barriers) > 1:
+                raise Deadlock(f"warps wait at different barriers {sorted(barriers)}")
             live = arrived
 
 
@@ -70,10 +62,10 @@ class _Warp:
         self.env: dict[Value, Any] = {}
         self.pending: list[Callable[[], None]] = []
 
-    def run(self) -> Generator[None, None, None]:
+    def run(self) -> Generator[int, None, None]:
         yield from self.block(self.func.body)
 
-    def block(self, block: Block) -> Generator[None, None, list[Any]]:
+    def block(self, block: Block) -> Generator[int, None, list[Any]]:
         for op in block.ops:
             if op.name == "yield":
                 return [self.env[v] for v in op.operands]
@@ -84,14 +76,14 @@ class _Warp:
                 out = yield from self.block(region)
                 self.env.update(zip(op.results, out, strict=True))
             elif op.name == "bar":
-                yield
+                yield int(op.attrs["id"])  # type: ignore[arg-type]
             else:
                 out = self.op(op)
                 if op.results:
                     self.env[op.results[0]] = out
         return []
 
-    def loop(self, op: Op) -> Generator[None, None, None]:
+    def loop(self, op: Op) -> Generator[int, None, None]:
         lo, hi, step, *init = (self.env[v] for v in op.operands)
         region = op.regions[0]
         i = lo
@@ -139,7 +131,7 @@ class _Warp:
         return _np(op.results[0]).type(op.attrs["value"])
 
     def op_s_cast(self, op: Op, xs: list[Any]) -> Any:
-        return np.asarray(xs[0]).astype(_np(op.results[0]))[()]
+        return round_to(np.asarray(xs[0]), _dtype(op.results[0]))[()]
 
     def op_s_from_idx(self, op: Op, xs: list[Any]) -> Any:
         return _np(op.results[0]).type(xs[0])
@@ -163,21 +155,30 @@ class _Warp:
 
     def op_dma_load(self, op: Op, xs: list[Any]) -> Any:
         dst, src, rows, cols, fill_rows, fill_cols = xs
-        (sr, sc), (dr, dc) = op.attrs["src_axes"], op.attrs["dst_axes"]  # type: ignore[misc,str-unpack]
+        return self._transfer(op, dst, src, rows, cols, fill_rows, fill_cols)
+
+    def op_dma_store(self, op: Op, xs: list[Any]) -> Any:
+        dst, src, rows, cols = xs
+        (dr, dc), n = _axes(op, "dst_axes"), rows * cols
+        assert not n or (rows <= dst.extents[dr] and cols <= dst.extents[dc]), "DMA leaves the tensor"
+        return self._transfer(op, dst, src, rows, cols, rows, cols)
+
+    def _transfer(self, op: Op, dst: Mem, src: Mem, rows: int, cols: int, fill_rows: int, fill_cols: int) -> int:
+        """Reads now, writes at its wait; nothing moves when there are no rows or columns."""
+        (sr, sc), (dr, dc) = _axes(op, "src_axes"), _axes(op, "dst_axes")
         block = np.zeros((fill_rows, fill_cols), dst.data.dtype)
-        assert src.strides[sc] == 1, "the source's columns are contiguous"  # type: ignore[index]
-        assert rows <= src.extents[sr] and cols <= src.extents[sc], "DMA leaves the tensor"  # type: ignore[index]
-        for r in range(rows):
-            at = src.offset + r * src.strides[sr]  # type: ignore[index]
-            block[r, :cols] = src.data[at:at + cols]
+        if rows * cols:
+            assert src.strides[sc] == 1, "the source's columns are contiguous"
+            assert rows <= src.extents[sr] and cols <= src.extents[sc], "DMA leaves the tensor"
+            block[:rows, :cols] = _grid(src, sr, sc, rows, cols)
+        if fill_rows * fill_cols:
+            assert 1 in (dst.strides[dc], dst.strides[dr]), "DMA writes along one of its axes"
 
         def land() -> None:
-            for r in range(fill_rows):
-                at = dst.offset + r * dst.strides[dr]  # type: ignore[index]
-                dst.data[at:at + (fill_cols - 1) * dst.strides[dc] + 1:dst.strides[dc]] = block[r]  # type: ignore[index]
+            if fill_rows * fill_cols:
+                _grid(dst, dr, dc, fill_rows, fill_cols)[...] = block
 
-        if fill_rows and fill_cols:
-            self.pending.append(land)
+        self.pending.append(land)  # an empty transfer counts too
         return len(self.pending)
 
     def op_dma_wait(self, op: Op, xs: list[Any]) -> Any:
@@ -255,8 +256,7 @@ class _Warp:
         return _poison(np.where(xs[0], xs[1], xs[2]).astype(_np(op.results[0])), xs[3])
 
     def op_vt_cast(self, op: Op, xs: list[Any]) -> Any:
-        with np.errstate(all="ignore"):
-            return _poison(xs[0].astype(_np(op.results[0])), xs[1])
+        return _poison(np.array(round_to(xs[0], _dtype(op.results[0]))), xs[1])
 
     def op_vt_tail(self, op: Op, xs: list[Any]) -> Any:
         x, fill, live, vl = xs
@@ -268,7 +268,7 @@ class _Warp:
         x, vl = xs
         kind = str(op.attrs["op"])
         if vl == 0:
-            return x.dtype.type({"sum": 0, "max": -math.inf, "min": math.inf}[kind])
+            return x.dtype.type(meaning.identity(kind, x.dtype))
         fns: dict[str, Callable[..., Any]] = {"sum": np.sum, "max": np.fmax.reduce, "min": np.fmin.reduce}
         return fns[kind](x[:vl]).astype(x.dtype)
 
@@ -281,26 +281,25 @@ class _Warp:
             return xs[1] if xs[0] else xs[2]
         if name in CMPS:
             return _compare(name, xs[0], xs[1])
-        out = np.asarray(elementwise(name, [np.asarray(x) for x in xs]))
-        return out.astype(_np(op.results[0]))[()]
+        return round_to(np.asarray(elementwise(name, [np.asarray(x) for x in xs])), _dtype(op.results[0]))[()]
 
     def vector_op(self, op: Op, name: str, xs: list[Any]) -> Any:
         *xs, vl = xs
         out = _compare(name, xs[0], xs[1]) if name in CMPS else elementwise(name, xs)
-        return _poison(np.asarray(out).astype(_np(op.results[0])), vl)
+        return _poison(np.array(round_to(np.asarray(out), _dtype(op.results[0]))), vl)
 
 
 def multiply(acc: Array, a: Array, b: Array) -> None:
-    """acc += a^T b in the unit's rounding (docs/ir.md, 30-isa): f32 products in k order; 16-bit in pairs."""
+    """acc += a^T b in the unit's rounding (docs/ir.md, 30-isa): f32 products in k order; narrower floats in pairs,
+    RN(acc + fma(a0, b0, RN(a1 b1))); integers wrap."""
     if a.dtype.kind in "iu":
         acc += a.astype(np.int32).T @ b.astype(np.int32)
-    elif a.dtype.itemsize == 4:
-        for k in range(a.shape[0]):
-            acc += np.outer(a[k], b[k])
-    else:
-        wide = [np.outer(a[k].astype(np.float64), b[k].astype(np.float64)) for k in range(a.shape[0])]
-        pair = wide[0].astype(np.float32) if len(wide) == 1 else (wide[0] + wide[1].astype(np.float32)).astype(np.float32)
-        acc += pair
+        return
+    wide = [np.outer(a[k].astype(np.float64), b[k].astype(np.float64)) for k in range(a.shape[0])]
+    step = 1 if a.dtype.itemsize == 4 else 2
+    for k in range(0, len(wide), step):
+        pair = wide[k:k + step]
+        acc += pair[0].astype(acc.dtype) if len(pair) == 1 else (pair[0] + pair[1].astype(acc.dtype)).astype(acc.dtype)
 
 
 def _compare(pred: str, a: Any, b: Any) -> Any:
@@ -308,20 +307,14 @@ def _compare(pred: str, a: Any, b: Any) -> Any:
             "ne": np.not_equal}[pred](a, b)
 
 
-def _erf(x: Array) -> Array:
-    return np.vectorize(math.erf, otypes=[np.float64])(x)
-
-
 def elementwise(name: str, xs: Sequence[Any]) -> Any:
     """The op on float64 (floats) or as it is (integers, booleans); the caller rounds to the result's dtype."""
-    kinds = {np.asarray(x).dtype.kind for x in xs}
-    if kinds & {"f", "V"} or any(np.asarray(x).dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2") for x in xs):
-        xs = [np.asarray(x).astype(np.float64) for x in xs]
+    xs = [numeric.widen(np.asarray(x)) for x in xs]
     table: dict[str, Callable[..., Any]] = {
-        "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x), "exp": np.exp, "exp2": np.exp2,
-        "log": np.log, "log2": np.log2, "tanh": np.tanh, "erf": _erf, "floor": np.floor, "round": np.rint,
+        "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "rsqrt": meaning.rsqrt, "exp": np.exp, "exp2": np.exp2,
+        "log": np.log, "log2": np.log2, "tanh": np.tanh, "erf": numeric.erf, "floor": np.floor, "round": np.rint,
         "not": np.logical_not, "add": np.add, "sub": np.subtract, "mul": np.multiply,
-        "div": lambda a, b: np.floor_divide(a, b) if np.asarray(a).dtype.kind in "iu" else np.divide(a, b), "mod": np.mod,
+        "div": meaning.divide, "mod": meaning.modulo, "pow": meaning.power,
         "max": np.fmax, "min": np.fmin, "and": np.logical_and, "or": np.logical_or, "fma": lambda a, b, c: a * b + c}
     with np.errstate(all="ignore"):
         return table[name](*xs)
@@ -336,6 +329,27 @@ def _poison(x: Array, vl: int) -> Array:
     else:
         x[vl:] = np.nan
     return x
+
+
+def _axes(op: Op, name: str) -> tuple[int, int]:
+    axes = op.attrs[name]
+    assert isinstance(axes, tuple)
+    a, b = axes
+    assert isinstance(a, int) and isinstance(b, int)
+    return a, b
+
+
+def _grid(m: Mem, row: int, col: int, rows: int, cols: int) -> Array:
+    """A view of rows x cols elements of a buffer, inside its memory."""
+    last = m.offset + (rows - 1) * m.strides[row] + (cols - 1) * m.strides[col]
+    assert 0 <= m.offset and last < len(m.data), "DMA leaves the buffer"
+    size = m.data.itemsize
+    return np.lib.stride_tricks.as_strided(m.data[m.offset:], (rows, cols), (m.strides[row] * size, m.strides[col] * size))
+
+
+def _dtype(v: Value) -> DType:
+    assert isinstance(v.type, (ScalarType, VecType))
+    return v.type.dtype
 
 
 def _np(v: Value) -> np.dtype[Any]:

@@ -182,16 +182,21 @@ def sel(c: int, a: int, b: int) -> int:
 
 
 # -- memory
+def _pointer(let: Let, a: str) -> str:
+    """An address, or a pointer that the translator has made already ("ptr ..."): base and offset kept apart, LLVM vectorises loops over them."""
+    return a[4:] if a.startswith("ptr ") else let(f"inttoptr i64 {a} to ptr")
+
+
 def _load(bits: int, ext: str) -> Callable[..., str]:
     def llvm(let: Let, emit: Any, dec: Any, a: str) -> str:
-        x = let(f"load i{bits}, ptr {let(f'inttoptr i64 {a} to ptr')}, align 1")
+        x = let(f"load i{bits}, ptr {_pointer(let, a)}, align 1")
         return x if bits == 64 else let(f"{ext} i{bits} {x} to i64")
     return llvm
 
 
 def _store(bits: int) -> Callable[..., None]:
     def llvm(let: Let, emit: Any, dec: Any, a: str, x: str) -> None:
-        p = let(f"inttoptr i64 {a} to ptr")
+        p = _pointer(let, a)
         emit(f"store i{bits} {x if bits == 64 else let(f'trunc i64 {x} to i{bits}')}, ptr {p}, align 1")
     return llvm
 

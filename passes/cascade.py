@@ -301,10 +301,12 @@ class Cascade:
             out = b.op("cast", [out], [TensorType(out.tensor.dims, term.cast)], dtype=term.cast)[0]
         return out
 
-    def _totals_from(self, b: Builder, states: Sequence[Value], count: int, used: set[int]) -> dict[Value, Value]:
-        """Totals as expressions of the states; `used` collects the states."""
+    def _totals_from(self, b: Builder, states: Sequence[Value], which: set[int], used: set[int]) -> dict[Value, Value]:
+        """The totals `which` as expressions of the states; `used` collects the states."""
         made: dict[Value, Value] = {}
-        for t, formula in list(zip(self.totals, self.formulas, strict=True))[:count]:
+        for n, (t, formula) in enumerate(zip(self.totals, self.formulas, strict=True)):
+            if n not in which:
+                continue
             out: Value | None = None
             for term, state in formula:
                 used.add(state)
@@ -332,17 +334,23 @@ class Cascade:
         b = Builder(block)
         needs, out = [], []
         for _, d in self.anchors:
-            last = max((n for r, n in self.results.items() if self._mentions(d, r)), default=-1)
             used: set[int] = set()
-            scratch = Builder(Block())
-            self._totals_from(scratch, block.args, last + 1, used)
+            made = self._totals_from(b, block.args, self._needed(d), used)
             if any(self.states[s].anchors for s in used):
                 raise Reject("an anchor that depends on an anchored total")
-            made = self._totals_from(b, block.args, last + 1, set())
             out.append(self._copy(b, d, made))
             needs.append(tuple(sorted(used)))
         b.op("yield", out)
         return tuple(needs), block
+
+    def _needed(self, d: Value) -> set[int]:
+        """Totals that a d-expression uses, through the factors that moved out of their bodies too."""
+        out = {n for r, n in self.results.items() if self._mentions(d, r)}
+        for n in list(out):
+            for term, _ in self.formulas[n]:
+                for h, _ in term.h:
+                    out |= self._needed(h)
+        return out
 
     def _mentions(self, v: Value, target: Value) -> bool:
         return v is target or (v.op is not None and v not in self.results and any(self._mentions(x, target) for x in v.op.operands))
@@ -382,7 +390,7 @@ class Cascade:
     def _finish(self, types: list[TensorType], anchor_types: list[TensorType]) -> Block:
         block = Block([Value(t) for t in [*types, *anchor_types]])
         b = Builder(block)
-        made = self._totals_from(b, block.args[:len(types)], len(self.totals), set())
+        made = self._totals_from(b, block.args[:len(types)], set(range(len(self.totals))), set())
         b.op("yield", [made[t.result] for t in self.totals])
         return block
 

@@ -123,7 +123,7 @@ def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
             raise reject("contractions of one kernel must share their dims", x)
         products.append(Product(s, leaf_of(em, x), x, b))
     leaves = [leaf for p in products for leaf in (p.a, p.b) if leaf] + [leaf for a in atoms for leaf in (a.keys, a.query)]
-    orders = [leaf.dims for leaf in leaves] + [t.dims for t in func.result_types]
+    orders = [leaf.dims for leaf in leaves] + [p.value.tensor.dims for p in func.params] + [t.dims for t in func.result_types]
     m, extra_m = _mergeable(m, orders)
     n, extra_n = _mergeable(n, orders)
     every = [d for t in func.result_types for d in t.dims] + [d for leaf in leaves for d in leaf.dims]

@@ -15,6 +15,7 @@ from rvgpu.passes.grid import Grid
 from rvgpu.passes.kernel import Limits
 from rvgpu.passes.matrix_plan import plan_matrix
 from rvgpu.passes.pipeline_dma import PipelineDma
+from rvgpu.passes.simplify import Simplify
 from rvgpu.passes.stage import Stage
 from rvgpu.passes.tile import Facts, Tile
 
@@ -41,7 +42,7 @@ def static_dims(func: Func, machine: Machine) -> set[str]:
     f = facts_of(machine)
     limits = Limits(f.vlen, f.te, f.warps, f.cores, f.spm_bytes, {}, {})
     out: set[str] = set()
-    for k in Cluster().run(Expand().run(func)).kernels:
+    for k in Cluster().run(Simplify().run(Expand().run(func))).kernels:
         plan = plan_matrix(k, limits)
         out |= plan.static_dims() if plan else set()
     return out
@@ -49,7 +50,7 @@ def static_dims(func: Func, machine: Machine) -> set[str]:
 
 def compile_program(func: Func, machine: Machine, exact: Mapping[str, int], upper: Mapping[str, int]) -> Compiled:
     """`exact` dims are compiled in; the kernels are right for every value of the others up to `upper`."""
-    program = Cluster().run(Expand().run(func))
+    program = Cluster().run(Simplify().run(Expand().run(func)))
     facts = facts_of(machine)
     kernels = []
     for k in program.kernels:

@@ -453,8 +453,15 @@ class _Function:
         symbol = self.unit.add(fn, inner)
         return V(self.let(f"call i64 @{symbol}({', '.join(args)})"))
 
+    def pointer(self, node: ast.expr) -> str:
+        """The address of a memory primitive: `base + offset` becomes a pointer and an index from it."""
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            base = self.let(f"inttoptr i64 {self.expr(node.left).text} to ptr")
+            return "ptr " + self.let(f"getelementptr i8, ptr {base}, i64 {self.expr(node.right).text}")
+        return self.expr(node).text
+
     def primitive(self, prim: Prim, node: ast.Call) -> V:
-        args = [self.expr(a).text for a in node.args]
+        args = [self.pointer(a) if n == 0 and prim.name[:2] in ("ld", "st") else self.expr(a).text for n, a in enumerate(node.args)]
 
         def declare(text: str) -> None:
             name = text.split("@")[1].split("(")[0]

@@ -396,9 +396,20 @@ class Matrix:
     def _finish(self, carried: list[Value], n0: Value) -> None:
         k, em, te = self.k, self.em, self.limits.te
         n = len(self.plan.vectors)
-        args = self.stream.finish.args
-        anchors = [(safe_anchor(k, d, self.vl_m[0])[0],) for d in carried[n:]]
-        binds = self._bind_states(args, carried[:n]) | bind_all(args[len(self.stream.states):], anchors)
+        count = len(self.stream.states)
+        binds = self._bind_states(self.stream.anchors.args, carried[:n])
+        with em.scope(bind=binds):
+            targets = [em.one(d) for d in self.stream.anchors.yielded]
+        # a lazy anchor may lag: totals are defined at the true one, so the results see the states moved there
+        deltas = []
+        for old, target in zip(carried[n:], targets, strict=True):
+            _, zero_delta = safe_anchor(k, old, self.vl_m[0])
+            deltas.append((zero_delta(k.vt("sub", old, target, vl=self.vl_m[0])),))
+        r = self.stream.rebase
+        for state in range(count):
+            em.alias[self.stream.finish.args[state]] = r.yielded[state]
+        binds = self._bind_states(r.args, carried[:n]) | bind_all(r.args[count:], deltas)
+        binds |= bind_all(self.stream.finish.args[count:], [(safe_anchor(k, t, self.vl_m[0])[0],) for t in targets])
         spills: dict[Value, int] = {}
         with em.scope(bind=binds):
             outs = results(self.func, self.k)
@@ -430,11 +441,11 @@ class Matrix:
     def _uses(self, v: Value) -> tuple[bool, bool]:
         """(depends on a vector state or anchor, depends on an accumulator) of a value behind the stream."""
         v = self.em.resolve(v)
-        args = self.stream.finish.args
-        if v in args:
-            n = args.index(v)
-            contraction = n < len(self.stream.states) and self.stream.states[n].contraction
-            return not contraction, contraction
+        for args in (self.stream.rebase.args, self.stream.finish.args):
+            if v in args:
+                n = args.index(v)
+                contraction = n < len(self.stream.states) and self.stream.states[n].contraction
+                return not contraction, contraction
         if v.op is None or not v.op.operands:
             return False, False
         parts = [self._uses(x) for x in v.op.operands]
@@ -463,7 +474,7 @@ class Matrix:
 
             binds: dict[Value, Rows | Callable[[], Rows]] = {}
             for s_index, tiles in self.accs.items():
-                binds[self.stream.finish.args[s_index]] = lambda acc=tiles[i][j]: tuple(  # type: ignore[misc]
+                binds[self.stream.rebase.args[s_index]] = lambda acc=tiles[i][j]: tuple(  # type: ignore[misc]
                     k.acc_read(acc, at(u), self.vl_n[j], axis="row") for u in range(count))
             for v, slot in spills.items():
                 binds[v] = lambda slot=slot: tuple(  # type: ignore[misc]

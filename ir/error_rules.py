@@ -422,7 +422,7 @@ def logsumexp(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) ->
     slack = _exp_slack(xs[0], np.exp(logs), axes, dtype, own=False)
     if not exact(bs[0]):
         slack = slack + np.where(total == 0, 0.0, np.log(np.sum(np.exp(logs + bs[0]), axis=axes, keepdims=True)))
-        slack = np.where((total == 0) & (np.max(bs[0]) == np.inf), np.inf, slack)
+        slack = np.where((total == 0) & (np.max(bs[0], initial=0.0) == np.inf), np.inf, slack)
     log_total = np.where(total == 0, 0.0, np.abs(np.log(total))) + TAU
     slack = (slack + 2 * LOG_ULPS * half_ulp(log_total, dtype)).squeeze(axes)
     slack = align(slack, _rest(op), op.result.tensor.dims)

@@ -17,6 +17,7 @@ from rvgpu.ir.core import Block, Func, Op, Value
 from rvgpu.ir.error_rules import EXACT, RULES, Context, exact, uncertain_edges
 from rvgpu.ir.evaluate import Evaluator, Inputs, Scalar, bind_dims, bind_params, input_arrays, last_uses
 from rvgpu.ir.numeric import LARGEST, SATURATING, Array, is_float, overflow_edge, widen
+from rvgpu.ir.slabs import by_slabs
 from rvgpu.ir.types import DType
 
 
@@ -35,16 +36,21 @@ def reference(func: Func, inputs: Inputs, scalars: Mapping[str, Scalar] | None =
               dims: Mapping[str, int] | None = None) -> tuple[list[Array], list[Array]]:
     """(values, bounds) per result, both float64 of the result's shape. Integers and booleans come as float64 too."""
     tensors = input_arrays(func, inputs)
-    run = BoundEvaluator(m.Env(bind_dims(func, tensors, dims), True), frozenset(func.results))
-    values = bind_params(func, tensors, scalars or {}, True)
-    run.block(func.body, values, keep=func.results)
-    out, bounds = [], []
-    for v, t in zip(func.results, func.result_types, strict=True):
-        x = m.align(values[v], v.tensor.dims, t.dims)
-        b = run.bounds.get(v, EXACT)
-        out.append(widen(x).astype(np.float64))
-        bounds.append(np.broadcast_to(m.align(b, v.tensor.dims, t.dims) if b.ndim else b, x.shape))
-    return out, bounds
+
+    def run(arrays: list[Array], sizes: dict[str, int]) -> list[Array]:
+        e = BoundEvaluator(m.Env(sizes, True), frozenset(func.results))
+        values = bind_params(func, arrays, scalars or {}, True)
+        e.block(func.body, values, keep=func.results)
+        out, bounds = [], []
+        for v, t in zip(func.results, func.result_types, strict=True):
+            x = m.align(values[v], v.tensor.dims, t.dims)
+            b = e.bounds.get(v, EXACT)
+            out.append(widen(x).astype(np.float64))
+            bounds.append(np.broadcast_to(m.align(b, v.tensor.dims, t.dims) if b.ndim else b, x.shape))
+        return out + bounds
+
+    made = by_slabs(func, tensors, bind_dims(func, tensors, dims), run)
+    return made[:len(func.results)], made[len(func.results):]
 
 
 def compare(got: Array, ref: Array, bound: Array) -> Check:

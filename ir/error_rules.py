@@ -39,6 +39,7 @@ EXACT = np.zeros(())
 TAU = 8.0  # an anchor may lag behind the maximum by this much
 FLUSH = 2.0**-92  # an anchored exp below -64 is 0
 TINY = 2.0**-120  # exp overflows inside sigmoid and its kin where their value is below this
+UNDERFLOW = {DType.f32: 2.0**-150, DType.f64: 2.0**-1075, DType.i32: 0.0, DType.i64: 0.0}  # half the least product
 # ulps of the functions, as codegen states and tests them
 EXP_ULPS, LOG_ULPS, ERF_ULPS, TANH_ULPS, RSQRT_ULPS, DIV_ULPS = 2.6, 3.0, 3.0, 4.0, 2.0, 1.5
 
@@ -359,6 +360,11 @@ def reduce(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Ar
     return align(np.max(np.where(may, b, 0.0), axis=axes, initial=0.0), _rest(op), op.result.tensor.dims)
 
 
+def moderate(x: Array) -> bool:
+    """Products of such magnitudes (and zeros) neither overflow nor underflow in f32."""
+    return x.size > 0 and bool(x.max() < 1e15 and np.min(x, where=x > 0, initial=1.0) > 1e-15)
+
+
 def contract(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Array:
     """gamma_n sum |a||b|, and (|a| + da)(|b| + db) - |a||b| carried. Products of 16-bit floats are exact or rounded
     once in a pair, so gamma_n covers every unit."""
@@ -369,11 +375,15 @@ def contract(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> 
     grown = [x if exact(b) else x + b for x, b in zip(size, bs, strict=True)]
     n = math.prod(xs[0].shape[dims[0].index(d)] for d in dims_attr(op.attrs))
     out = op.result.tensor.dims
-    total = m.multiply(grown[0], dims[0], grown[1], dims[1], out)
+    given = all(map(exact, bs))
+    single = given and n < 1 << 16 and all(map(moderate, size))  # f32 will do: 1.01 covers it
+    total = m.multiply(grown[0], dims[0], grown[1], dims[1], out, single).astype(np.float64, copy=False)
+    total = total * 1.01 if single else total
     g = gamma(n, _dtype(op))
-    if all(map(exact, bs)):
-        return g * finite(total)
-    bound = total * (1 + g) - m.multiply(size[0], dims[0], size[1], dims[1], out)
+    least = np.where(total > 0, n * UNDERFLOW[_dtype(op)], 0.0)
+    if given:
+        return g * finite(total) + least
+    bound = total * (1 + g) + least - m.multiply(size[0], dims[0], size[1], dims[1], out)
     return bound if any(np.isinf(b).any() for b in bs) else np.where(np.isfinite(bound), bound, 0.0)
 
 
@@ -451,6 +461,7 @@ def var(c: Context, op: Op, xs: list[Array], bs: list[Array], v: Array) -> Array
     each = b + half_ulp(d + off, dtype)
     bound = np.sum(2 * d * each + np.square(each + off), axis=axes, keepdims=True) / n
     bound = (bound + 2 * gamma(n + 16, dtype) * (m.mean(np.square(d), axes) + np.square(off))).squeeze(axes)
+    bound = bound + np.where(bound > 0, UNDERFLOW[dtype], 0.0)
     return rounded(v, align(finite(bound) if exact(b) else bound, _rest(op), op.result.tensor.dims), dtype, DIV_ULPS)
 
 

@@ -18,6 +18,7 @@ from rvgpu.ir.core import Block, Func, Op, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.numeric import Array, limit, numpy_dtype, round_to, widen
 from rvgpu.ir.shapes import dim_attr
+from rvgpu.ir.slabs import by_slabs
 from rvgpu.ir.tensor_ops import OPS
 from rvgpu.ir.types import DType
 
@@ -33,11 +34,14 @@ def evaluate(func: Func, inputs: Inputs, scalars: Mapping[str, Scalar] | None = 
     the extent."""
     assert mode in ("declared", "float64"), mode
     tensors = input_arrays(func, inputs)
-    env = m.Env(bind_dims(func, tensors, dims), mode == "float64")
-    run = Evaluator(env, cuts)
-    values = bind_params(func, tensors, scalars or {}, env.exact)
-    run.block(func.body, values, keep=func.results)
-    return [m.align(values[v], v.tensor.dims, t.dims) for v, t in zip(func.results, func.result_types, strict=True)]
+
+    def run(arrays: list[Array], sizes: dict[str, int]) -> list[Array]:
+        env = m.Env(sizes, mode == "float64")
+        values = bind_params(func, arrays, scalars or {}, env.exact)
+        Evaluator(env, cuts).block(func.body, values, keep=func.results)
+        return [m.align(values[v], v.tensor.dims, t.dims) for v, t in zip(func.results, func.result_types, strict=True)]
+
+    return by_slabs(func, tensors, bind_dims(func, tensors, dims), run)
 
 
 def input_arrays(func: Func, inputs: Inputs) -> list[Array]:
@@ -74,6 +78,11 @@ def bind_dims(func: Func, arrays: Sequence[Array], given: Mapping[str, int] | No
                 if rest % c or rest // c < 0:
                     raise RvgpuError("E412", f"{d} = {extent} has no solution {n} >= 0", func.loc)
                 out[n], progress = rest // c, True
+    for op in func.body.ops:  # a new name for a known dim
+        if op.name == "rename":
+            old, new = dim_attr(op.attrs, "from"), dim_attr(op.attrs, "to")
+            if new.name is not None and new.name not in out and all(n in out for n in old.names):
+                out[new.name] = old.value(out)
     for d, extent, name in seen:
         free = [n for n in d.names if n not in out]
         if free:

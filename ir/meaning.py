@@ -260,9 +260,10 @@ def contract(env: Env, op: Op, xs: list[Array]) -> Array:
     return multiply(xs[0], a.tensor.dims, xs[1], b.tensor.dims, op.result.tensor.dims)
 
 
-def multiply(x: Array, xd: Sequence[Dim], y: Array, yd: Sequence[Dim], out: Sequence[Dim]) -> Array:
-    """sum of x*y over the dims that `out` lacks: one batched matrix product. Floats in float64, integers wrap at 32
-    bits. A dim that one operand alone has and `out` lacks is not allowed."""
+def multiply(x: Array, xd: Sequence[Dim], y: Array, yd: Sequence[Dim], out: Sequence[Dim],
+             single: bool = False) -> Array:
+    """sum of x*y over the dims that `out` lacks (both have them): one batched matrix product. Floats in float64 (or
+    f32 when `single`), integers wrap at 32 bits."""
     batch = [d for d in xd if d in yd and d in out]
     over = [d for d in xd if d in yd and d not in out]
     left, right = [d for d in xd if d not in yd], [d for d in yd if d not in xd]
@@ -274,7 +275,7 @@ def multiply(x: Array, xd: Sequence[Dim], y: Array, yd: Sequence[Dim], out: Sequ
 
     floats = is_float(x)
     small = x.dtype.itemsize <= 2 and math.prod(extents[d] for d in over) < 1 << 20  # exact in float64
-    work = np.float64 if floats or small else np.int64
+    work: Any = np.float32 if single else np.float64 if floats or small else np.int64
     a = shaped(x, xd, (batch, left, over)).astype(work, copy=False)
     b = shaped(y, yd, (batch, over, right)).astype(work, copy=False)
     with np.errstate(all="ignore"):

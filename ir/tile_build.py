@@ -204,7 +204,8 @@ class K:
         with self.at(bblock):
             i, stage, wstage, *carried = bblock.args
             self.emit("yield", list(body(i, stage, wstage, carried)))
-        return self.emit("pipe", [w, lo, hi, *init], [v.type for v in init], [cblock, bblock], step=step, private=private)
+        return self.emit("pipe", [w, lo, hi, *init], [v.type for v in init], [cblock, bblock], step=step,
+                         private=private)
 
     # -- matrix tiles
     def acc_alloc(self, dtype: DType = DType.f32) -> Value:

@@ -1,7 +1,8 @@
 """The NumPy meaning of a level K kernel: every warp of a CTA is a generator that runs to the next barrier.
 
-Small sizes only: it is the oracle between K passes and of the code generator. Lanes at or beyond `vl` and untouched scratchpad are
-poisoned (NaN, or a pattern in integers), so that a use of them shows. DMA reads when it is issued and lands at its `dma.wait`.
+Small sizes only: it is the oracle between K passes and of the code generator. Lanes at or beyond `vl` and untouched
+scratchpad are poisoned (NaN, or a pattern in integers), so that a use of them shows. DMA reads when it is issued and
+lands at its `dma.wait`.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class Deadlock(AssertionError):
     pass
 
 
-def run_kernel(func: KFunc, tensors: Mapping[str, Array], scalars: Mapping[str, float | int], dims: Mapping[str, int], *,
-               ctas: int = 1) -> None:
+def run_kernel(func: KFunc, tensors: Mapping[str, Array], scalars: Mapping[str, float | int],
+               dims: Mapping[str, int], *, ctas: int = 1) -> None:
     """Runs every CTA in order; output tensors are written in place (arrays must be C-contiguous)."""
     for cta in range(ctas):
         spm = np.full(func.spm_bytes, 0xFF, np.uint8)  # NaN in every float
@@ -55,8 +56,8 @@ def run_kernel(func: KFunc, tensors: Mapping[str, Array], scalars: Mapping[str, 
 
 
 class _Warp:
-    def __init__(self, func: KFunc, tensors: Mapping[str, Array], scalars: Mapping[str, float | int], dims: Mapping[str, int],
-                 spm: Array, cta: int, ctas: int, warp: int) -> None:
+    def __init__(self, func: KFunc, tensors: Mapping[str, Array], scalars: Mapping[str, float | int],
+                 dims: Mapping[str, int], spm: Array, cta: int, ctas: int, warp: int) -> None:
         self.func, self.tensors, self.scalars, self.dims, self.spm = func, tensors, scalars, dims, spm
         self.special = {"cta": cta, "ctas": ctas, "warp": warp, "warps": func.warps, "te": func.te}
         self.env: dict[Value, Any] = {}
@@ -344,7 +345,8 @@ def _grid(m: Mem, row: int, col: int, rows: int, cols: int) -> Array:
     last = m.offset + (rows - 1) * m.strides[row] + (cols - 1) * m.strides[col]
     assert 0 <= m.offset and last < len(m.data), "DMA leaves the buffer"
     size = m.data.itemsize
-    return np.lib.stride_tricks.as_strided(m.data[m.offset:], (rows, cols), (m.strides[row] * size, m.strides[col] * size))
+    steps = (m.strides[row] * size, m.strides[col] * size)
+    return np.lib.stride_tricks.as_strided(m.data[m.offset:], (rows, cols), steps)
 
 
 def _dtype(v: Value) -> DType:

@@ -1,7 +1,7 @@
-"""The op table of level K: per op its operand kinds, attributes and result types, checked against the types `tile_build.py` gives.
+"""The op table of level K: per op its operand kinds, attributes and result types, as `tile_build.py` makes them.
 
-A signature reads `operands -> results`. A word is a kind of type (`idx s i1 vt mask mem spm dram acc opnd tok`); `*` repeats the last one.
-What a signature cannot say (equal dtypes, ranks, capacities) stands in the row's rule.
+A signature reads `operands -> results`. A word is a kind of type (`idx s i1 vt mask mem spm dram acc opnd tok`); `*`
+repeats the last one. What a signature cannot say (equal dtypes, ranks, capacities) stands in the row's rule.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The verifier of level K: ops against their rows, dominance, scratchpad within the machine, accumulators, uniform barriers, waits.
+"""The verifier of level K: rows, dominance, scratchpad within the machine, accumulators, uniform barriers, waits.
 
-Which values differ between the warps of a CTA is followed from `warp`, per-warp buffers and accumulators; a barrier may not stand where
-only some warps come by. A read of a buffer through the very view that a transfer is still filling is an error; what depends on the values
-of stage indices is left to the evaluator, in which data lands at its wait.
+Which values differ between the warps of a CTA is followed from `warp`, per-warp buffers and accumulators; a barrier
+may not stand where only some warps come by. A read of a buffer through the very view that a transfer is still filling
+is an error; what depends on the values of stage indices is left to the evaluator, in which data lands at its wait.
 """
 
 from __future__ import annotations
@@ -21,12 +21,18 @@ MAX_ACCS = 4
 
 
 def verify_kernel(func: KFunc, spm_bytes: int | None = None) -> KFunc:
-    """Raises VerifyError; returns the kernel. `spm_bytes` is the machine's scratchpad, checked once buffers have their place (P9)."""
+    """Raises VerifyError; returns the kernel. `spm_bytes` is the machine's scratchpad, checked once buffers have their
+    place (P9)."""
     _Kernel(func).run()
     _scratchpad(func, spm_bytes)
     _Uniform(func).run()
     _Pending(func).run()
     return func
+
+
+SHAPES: dict[str, tuple[dict[str, str], tuple[str, ...], int]] = {  # attributes, leading operands, regions
+    "for": ({"unroll": "int", "persistent": "bool?"}, ("idx",) * 3, 1), "if": ({}, ("i1",), 2),
+    "grid.work": ({}, ("idx",), 1), "pipe": ({"step": "int", "private": "bool"}, ("idx",) * 3, 2)}
 
 
 class _Kernel:
@@ -81,9 +87,7 @@ class _Kernel:
 
     def structure(self, op: Op, scope: Scope) -> None:
         types, results = [v.type for v in op.operands], [v.type for v in op.results]
-        attrs, leading, regions = {"for": ({"unroll": "int", "persistent": "bool?"}, ("idx",) * 3, 1), "if": ({}, ("i1",), 2),
-                                   "grid.work": ({}, ("idx",), 1),
-                                   "pipe": ({"step": "int", "private": "bool"}, ("idx",) * 3, 2)}[op.name]
+        attrs, leading, regions = SHAPES[op.name]
         check_attrs(attrs, op.attrs)
         match(leading, types[:len(leading)], "operands")
         if len(op.regions) != regions:
@@ -147,7 +151,8 @@ class _Uniform:
     def block(self, block: Block, under: Op | None) -> None:
         for op in block.ops:
             if op.name == "bar" and under is not None:
-                raise VerifyError(self.func.name, op, f"a barrier inside `{under.name}`, which not every warp enters alike")
+                where = f"a barrier inside `{under.name}`, which not every warp enters alike"
+                raise VerifyError(self.func.name, op, where)
             self.op(op, under)
 
     def op(self, op: Op, under: Op | None) -> None:
@@ -182,6 +187,17 @@ class _Uniform:
                 self.varying.update((arg, result))
         for region in op.regions:
             self.block(region, op if uneven else under)
+
+
+def made_in(op: Op) -> set[Value]:
+    """Every value defined in the op's regions."""
+    out: set[Value] = set()
+    for region in op.regions:
+        out.update(region.args)
+        for o in region.ops:
+            out.update(o.results)
+            out |= made_in(o)
+    return out
 
 
 View = tuple[Value, tuple[Value, ...]]  # buffer, index of its view
@@ -224,10 +240,10 @@ class _Pending:
                 pending = [v for v in a if v in b]
             elif op.regions:
                 after = pending
-                inside = {r for region in op.regions for o in region.walk() for r in (*o.results, *(a for i in o.regions for a in i.args))}
-                inside |= {a for region in op.regions for a in region.args}
+                inside = made_in(op)
                 for region in (*op.regions, *op.regions):  # twice: what the end leaves under way meets the start
-                    after = [v for v in self.block(region, after) if not inside & {v[0], *v[1]}]  # another iteration, another index
+                    after = self.block(region, after)
+                    after = [v for v in after if not inside & {v[0], *v[1]}]  # another iteration, another index
                 pending = [v for v in pending if v in after]
         return pending
 

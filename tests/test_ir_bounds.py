@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rvgpu.ir import bounds as bounds_module
 from rvgpu.ir.bounds import compare, reference
 from rvgpu.ir.evaluate import evaluate
 from rvgpu.ir.generate import NAMES, random_func, random_inputs
 from rvgpu.ir.numeric import gamma, half_ulp, round_to
+from rvgpu.ir.slabs import by_slabs, free_dims
 from rvgpu.ir.types import DType
 from tests import level_t
 from tests.level_t import T, dims
@@ -200,6 +203,28 @@ def test_declared_evaluation_is_within_bounds(r):
     for got, ref, bound in zip(evaluate(func, inputs, dims=sizes), values, bounds, strict=True):
         check = compare(got, ref, bound)
         assert check.passed, check
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_within_bounds_at_the_edges(r):
+    """NaN, infinities, no elements, overflow and underflow: certain where the reference says so."""
+    func = random_func(r, r.randint(1, 7))
+    sizes = {n: r.randint(0, 5) for n in NAMES}
+    inputs = random_inputs(r, func, sizes, (1e-30, 1.0, 1e4, 1e19, 1e38), odd=0.1)
+    values, bounds = reference(func, inputs, dims=sizes)
+    for got, ref, bound in zip(evaluate(func, inputs, dims=sizes), values, bounds, strict=True):
+        assert compare(got, ref, bound).passed
+
+
+def test_slabs_change_nothing(monkeypatch):
+    q, k, v = bf16(2, 3, 2, 5, 8), bf16(2, 3, 7, 8), bf16(2, 3, 7, 8)
+    func = level_t.attention()
+    assert free_dims(func) == ["B", "G", "R"]
+    whole = reference(func, [q, k, v], {"scale": 0.3})
+    monkeypatch.setattr(bounds_module, "by_slabs", partial(by_slabs, limit=60))
+    for x, y in zip(whole, reference(func, [q, k, v], {"scale": 0.3}), strict=True):
+        np.testing.assert_allclose(x[0], y[0], rtol=1e-12)
 
 
 def test_uncertain_conditions():

@@ -5,22 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rvgpu.ir.bounds import compare, reference
 from rvgpu.ir.core import Op, Value
 from rvgpu.ir.dims import Dim
-from rvgpu.ir.numeric import round_to
+from rvgpu.ir.numeric import numpy_dtype, round_to
 from rvgpu.ir.parse import parse_kernel
 from rvgpu.ir.text import print_func, same
+from rvgpu.ir.tidy import tidy
 from rvgpu.ir.tile_build import K, KFunc, KTensor
 from rvgpu.ir.tile_eval import Deadlock, multiply, run_kernel
 from rvgpu.ir.tile_ops import K_OPS
 from rvgpu.ir.tile_verify import verify_kernel
 from rvgpu.ir.types import DType, OpndType, ScalarType, VecType
-from rvgpu.ir.verify import VerifyError
+from rvgpu.ir.verify import VerifyError, verify
+from rvgpu.passes.cluster import Cluster
+from rvgpu.passes.expand import Expand
 from rvgpu.passes.grid import Grid
 from rvgpu.passes.pipeline_dma import PipelineDma
 from rvgpu.passes.stage import Stage
 from rvgpu.passes.tile import Tile
-from tests import streams
+from tests import level_t, streams
 from tests.test_lowering import SPM, facts
 
 F32 = DType.f32
@@ -284,6 +288,27 @@ def test_scalars_and_lanes_convert_as_the_machine_does():
     out = np.zeros(3, np.float32)
     run_kernel(f, {"x": np.array([500, -1e9, 0.3], np.float32), "out": out}, {}, {"M": 3})
     assert out.tolist() == [448, -448, 0.3125]
+
+
+@pytest.mark.parametrize("name", ["gemm", "softmax", "attention"])
+def test_lowered_kernels_are_within_bounds(name):
+    """User's function -> P2 -> P4 -> P7..P12 -> meaning of level K, against the bounds of the unlowered function."""
+    func = getattr(level_t, name)()
+    sizes = {n: min(SIZES[n], 8) if n == "D" else SIZES[n] for n in func.dim_names()}
+    rng = np.random.default_rng(1)
+    arrays = {p.name: round_to(rng.standard_normal([d.value(sizes) for d in p.value.tensor.dims]), p.value.tensor.dtype)
+              for p in func.params if not p.keyword}
+    scalars = {"scale": 0.3} if name == "attention" else {}
+    func.result_names = ["out"]
+    (ref,), (bound,) = reference(func, arrays, scalars)
+    (cluster,) = Cluster().run(Expand().run(func)).kernels
+    verify(tidy(cluster))
+    *_, kf = stages(cluster)
+    verify_kernel(kf, SPM)
+    out = np.zeros(ref.shape, numpy_dtype(func.result_types[0].dtype))
+    run_kernel(kf, {**arrays, "out": out}, scalars, sizes, ctas=2)
+    check = compare(out, ref, bound)
+    assert check.passed and check.bound_fraction > 0.05, check
 
 
 def test_the_builder_s_ops_have_rows():

@@ -14,7 +14,8 @@ import numpy as np
 
 from rvgpu.ir import meaning as m
 from rvgpu.ir.core import Block, Func, Op, Value
-from rvgpu.ir.error_rules import EXACT, RULES, Context, exact, uncertain_edges
+from rvgpu.ir.error_base import EXACT, Context, exact, uncertain_edges
+from rvgpu.ir.error_rules import RULES
 from rvgpu.ir.evaluate import Evaluator, Inputs, Scalar, bind_dims, bind_params, input_arrays, last_uses
 from rvgpu.ir.numeric import LARGEST, SATURATING, Array, is_float, overflow_edge, widen
 from rvgpu.ir.slabs import by_slabs

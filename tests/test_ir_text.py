@@ -73,7 +73,7 @@ def kernels(draw):
                  draw(st.integers(0, 9999)), 128, 16, draw(locs))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(funcs() | kernels(), max_size=2))
 def test_round_trip(fs):
     text = print_funcs(fs)

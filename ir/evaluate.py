@@ -14,6 +14,7 @@ import numpy as np
 
 from rvgpu.errors import RvgpuError
 from rvgpu.ir import meaning as m
+from rvgpu.ir.binding import bind
 from rvgpu.ir.core import Block, Func, Op, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.numeric import Array, limit, numpy_dtype, round_to, widen
@@ -58,38 +59,8 @@ def input_arrays(func: Func, inputs: Inputs) -> list[Array]:
 
 
 def bind_dims(func: Func, arrays: Sequence[Array], given: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Extents of every dim name: plain names first, then forms with one unknown (exact, >= 0)."""
-    out = dict(given or {})
-    seen: list[tuple[Dim, int, str]] = []
-    for p, x in zip((p for p in func.params if not p.keyword), arrays, strict=True):
-        t = p.value.tensor
-        if x.ndim != len(t.dims):
-            raise RvgpuError("E411", f"argument {p.name} is {t}, found an array of shape {x.shape}", p.loc)
-        seen += [(d, e, p.name) for d, e in zip(t.dims, x.shape, strict=True)]
-    seen.sort(key=lambda item: item[0].name is None)
-    progress = True
-    while progress:
-        progress = False
-        for d, extent, _ in seen:
-            unknown = [(n, c) for n, c in d.terms if n not in out]
-            if len(unknown) == 1:
-                (n, c), = unknown
-                rest = extent - d.const - sum(k * out[t] for t, k in d.terms if t in out)
-                if rest % c or rest // c < 0:
-                    raise RvgpuError("E412", f"{d} = {extent} has no solution {n} >= 0", func.loc)
-                out[n], progress = rest // c, True
-    for op in func.body.ops:  # a new name for a known dim
-        if op.name == "rename":
-            old, new = dim_attr(op.attrs, "from"), dim_attr(op.attrs, "to")
-            if new.name is not None and new.name not in out and all(n in out for n in old.names):
-                out[new.name] = old.value(out)
-    for d, extent, name in seen:
-        free = [n for n in d.names if n not in out]
-        if free:
-            raise RvgpuError("E413", f"{d} of argument {name} leaves {', '.join(free)} open", func.loc)
-        if d.value(out) != extent:
-            raise RvgpuError("E412", f"{d} is {d.value(out)} here, argument {name} has {d} = {extent}", func.loc)
-    return out
+    names = [p.name for p in func.params if not p.keyword]
+    return bind(func, {n: x.shape for n, x in zip(names, arrays, strict=True)}, given or {})
 
 
 def bind_params(func: Func, tensors: Sequence[Array], scalars: Mapping[str, Scalar], exact: bool) -> dict[Value, Array]:
@@ -269,24 +240,25 @@ class StreamRun:
         for k, body in enumerate(self.bodies):
             given = [self.safe(a, anchors[a]) for a in self.anchor_of[k]]
             parts = window.region(body, [*atoms, *given], lambda v: block(self.inner[v], v))
-            states[k] = self.combine(k, states[k], self.partial(k, body, parts))
+            states[k] = self.combine(k, states[k], self.partial(window.env, k, body, parts))
             for a in self.ready(k):
                 new = self.anchor(a, states)
                 states = self.rebase(a, states, anchors[a], new)
                 anchors[a] = new
         return states
 
-    def partial(self, k: int, body: Block, parts: list[Array]) -> Array:
+    def partial(self, env: m.Env, k: int, body: Block, parts: list[Array]) -> Array:
+        """State k of one block (`env` knows which)."""
         dims, dtype = self.types[k].dims, self.types[k].dtype
         types = [v.tensor for v in body.yielded]
         if len(parts) == 2:
             assert self.kinds[k] == "sum"
             product = m.multiply(parts[0], types[0].dims, parts[1], types[1].dims, dims)
             return self.run.settle(product, dtype)
-        x, have = widen(parts[0]), types[0].dims
+        x = m.align(widen(parts[0]), types[0].dims, (self.dim, *dims))
+        x = np.broadcast_to(x, env.shape((self.dim, *dims)))  # a constant counts once per position
         with np.errstate(all="ignore"):
-            r = m.reduce_axes(self.kinds[k], x, (have.index(self.dim),))
-        return self.run.settle(m.align(r, [d for d in have if d != self.dim], dims), dtype)
+            return self.run.settle(m.reduce_axes(self.kinds[k], x, (0,)), dtype)
 
     def combine(self, k: int, x: Array, y: Array) -> Array:
         fn = {"sum": np.add, "max": np.fmax, "min": np.fmin}[self.kinds[k]]

@@ -188,8 +188,7 @@ class TensorVerifier:
 
     def body(self, op: Op, dim: Dim, k: int, kind: str, state: TensorType, found: list[TensorType]) -> None:
         if len(found) == 1:
-            rest = [d for d in found[0].dims if d != dim]
-            ok = dim in found[0].dims and set(rest) == set(state.dims) and found[0].dtype == state.dtype
+            ok = set(found[0].dims) <= {dim, *state.dims} and found[0].dtype == state.dtype
         elif len(found) == 2 and kind == "sum":
             x, y = found
             over = dim in x.dims and dim in y.dims
@@ -198,8 +197,8 @@ class TensorVerifier:
         else:
             ok = False
         if not ok:
-            raise self.fail(op, f"body {k} of the {kind} state {state} yields one value with {dim}, or two to "
-                            f"contract, found ({texts(found)})")
+            raise self.fail(op, f"body {k} of the {kind} state {state} yields one value over {dim} and "
+                            f"its dims, or two to contract, found ({texts(found)})")
 
     def yields(self, op: Op, what: str, found: list[TensorType], needed: list[TensorType]) -> None:
         if len(found) != len(needed) or not all(map(alike, found, needed)):

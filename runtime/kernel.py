@@ -23,13 +23,13 @@ from rvgpu.codegen_rvgpu.worker import WORKER
 from rvgpu.errors import RvgpuError
 from rvgpu.frontend.build import Kernel as Parsed
 from rvgpu.frontend.build import lower, parse_text
+from rvgpu.ir.binding import bind
+from rvgpu.ir.bounds import Check, compare, reference
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_eval import numpy_dtype
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.isa.machine import Machine, load_machine
 from rvgpu.passes.pipeline import compile_program, static_dims
-from rvgpu.runtime.binding import bind
-from rvgpu.runtime.evaluate import Check, compare, reference
 from rvgpu.runtime.stats import describe, statistics
 from rvgpu.sim.device import Device, RunStats
 from rvgpu.sim.engine import cache_folder
@@ -99,7 +99,7 @@ class Kernel:
         """float64 without intermediate rounding."""
         inputs, given = self.arguments(arrays, scalars)
         binding = bind(self.func, {k: v.shape for k, v in inputs.items()}, {})
-        out = [v for v, _ in reference(self.func, inputs, given, binding)]
+        out, _ = reference(self.func, inputs, given, dims=binding)
         return out[0] if len(out) == 1 else tuple(out)
 
     def arguments(self, arrays: tuple[Any, ...], scalars: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -234,7 +234,7 @@ class Compiled:
         for name, t in results.items():
             shape, dt = [d.value(binding) for d in t.dims], numpy_dtype(t.dtype)
             outputs[name] = np.frombuffer(dev.read(places[name], int(np.prod(shape, dtype=np.int64)) * dt.itemsize), dt).reshape(shape)
-        checks = [compare(outputs[n], v, b) for n, (v, b) in zip(outputs, reference(k.func, inputs, given, binding), strict=True)] if check else []
+        checks = [compare(x, v, b) for x, v, b in zip(outputs.values(), *reference(k.func, inputs, given, dims=binding), strict=True)] if check else []
         host = {"compile_s": code.compile_s, "engine_s": ready - started, "simulate_s": done - ready, "total_s": done - begin,
                 "mips": raw.instructions / max(done - ready, 1e-9) / 1e6}
         stats = statistics(k.func, self.machine, binding, raw, _merged(checks), host)

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from rvgpu.ir.bounds import Check
 from rvgpu.ir.core import Func, Op, Value
+from rvgpu.ir.evaluate import Evaluator
+from rvgpu.ir.meaning import Env
+from rvgpu.ir.numeric import Array
 from rvgpu.ir.types import TensorType
 from rvgpu.isa.machine import Machine
-from rvgpu.runtime.evaluate import Check, _Reference
 from rvgpu.sim.device import RunStats
 
 
@@ -39,19 +42,20 @@ def _mask_fraction(op: Op, func: Func, binding: Mapping[str, int]) -> tuple[int,
     """(kept, all) of select(indices only, x, -inf)."""
     if op.name != "select" or op.operands[2].op is None or op.operands[2].op.attrs.get("value") != -math.inf:
         return None
-    r = _Reference(func, binding)
+    run, given = Evaluator(Env(dict(binding), True)), {p.value for p in func.params}
+    made: dict[Value, Array] = {}
 
     def make(v: Value) -> bool:
-        if v in r.known:
+        if v in made:
             return True
-        if v.op is None or v.op.name in ("contract", "reduce") or not all(make(x) for x in v.op.operands):
+        if v in given or v.op is None or v.op.name in ("contract", "reduce") or not all(make(x) for x in v.op.operands):
             return False
-        r.run(v.op)
+        made[v] = run.one(v.op, [made[x] for x in v.op.operands])
         return True
 
     if not make(op.operands[0]):
         return None
-    kept = r.known[op.operands[0]].value
+    kept = made[op.operands[0]]
     return int(np.count_nonzero(kept)), int(kept.size)
 
 

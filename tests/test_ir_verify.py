@@ -102,8 +102,8 @@ def swap_states(op):
     op.attrs["anchor_of"] = ((0,), (), (0,))
 
 
-def no_dim(op):
-    op.regions[2].ops[-1].operands = [op.regions[2].args[-1]]
+def other_dims(op):
+    op.regions[2].ops[-1].operands = [op.regions[2].args[1]]
 
 
 def short_rebase(op):
@@ -133,7 +133,7 @@ def contraction_in_bf16(op):
 
 @pytest.mark.parametrize("change,message", [
     (swap_states, "state 0 uses anchor 0, which is not there before it"),
-    (no_dim, "yields one value with T, or two to contract"),
+    (other_dims, "yields one value over T and its dims, or two to contract"),
     (short_rebase, "region rebase yields"),
     (wrong_argument, "region body 1 takes"),
     (drop_region, "3 states need 7 regions"),

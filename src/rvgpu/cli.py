@@ -95,7 +95,7 @@ def _scalars(kernel: Kernel, args: argparse.Namespace, binding: dict[str, int]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    from rvgpu.runtime.binding import bind
+    from rvgpu.ir.binding import bind
 
     kernel = _kernel(args)
     given = _ints(args.dims)
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def compile_(args: argparse.Namespace) -> int:
-    from rvgpu.runtime.binding import bind
+    from rvgpu.ir.binding import bind
 
     kernel = _kernel(args)
     compiled = kernel.compile(args.machine, overrides=_pairs(args.set, "--set"))

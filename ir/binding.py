@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rvgpu.errors import EXIT_REJECTED, RvgpuError
 from rvgpu.ir.core import Func
+from rvgpu.ir.shapes import dim_attr
 
 
 def bind(func: Func, shapes: Mapping[str, Sequence[int]], given: Mapping[str, int]) -> dict[str, int]:
@@ -38,6 +39,11 @@ def bind(func: Func, shapes: Mapping[str, Sequence[int]], given: Mapping[str, in
             origin[unknown[0]] = f"argument {p.name}"
         if all(name in out for name in d.names) and d.value(out) != n:
             raise RvgpuError("E202", f"{d} is {d.value(out)} here; {p.name} has {d} = {n}", p.loc)
+    for op in func.body.ops:  # a new name for a known dim
+        if op.name == "rename":
+            old, new = dim_attr(op.attrs, "from"), dim_attr(op.attrs, "to")
+            if new.name is not None and new.name not in out and all(n in out for n in old.names):
+                out[new.name] = old.value(out)
     missing = [n for n in func.dim_names() if n not in out]
     if missing:
         raise RvgpuError("E203", f"no argument binds dim {missing[0]}", func.loc).hint(f"give it: -D {missing[0]}=... or compile({missing[0]}=...)")

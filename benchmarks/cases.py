@@ -40,7 +40,8 @@ def main() -> int:
                 continue
             kernel = rt.Kernel(zoo[name], dtypes)
             binding = bind(kernel.func, {}, dict(zip(dims.split(), map(int, sizes.split()), strict=True)))
-            r = kernel.compile(machine, overrides=overrides).run(*random_inputs(kernel.func, binding), check=True, **random_scalars(kernel.func, binding))
+            arrays, scalars = random_inputs(kernel.func, binding), random_scalars(kernel.func, binding)
+            r = kernel.compile(machine, overrides=overrides).run(*arrays, check=True, **scalars)
             check = r.stats["check"]
             done, passed = done + 1, passed + check["passed"]
             print(f"{'ok  ' if check['passed'] else 'FAIL'} {label:8} {name:15} {sizes:18} {' '.join(f'{a}={b}' for a, b in dtypes.items()):9} "

@@ -21,7 +21,6 @@ from rvgpu.ir.numeric import LARGEST, SATURATING, Array, is_float, overflow_edge
 from rvgpu.ir.slabs import by_slabs
 from rvgpu.ir.types import DType
 
-
 SLACK = 1e-6  # the reference's own rounding, where a kernel meets its bound exactly (half an ulp)
 
 

@@ -16,7 +16,6 @@ from rvgpu.errors import RvgpuError
 from rvgpu.ir import meaning as m
 from rvgpu.ir.binding import bind
 from rvgpu.ir.core import Block, Func, Op, Value
-from rvgpu.ir.dims import Dim
 from rvgpu.ir.numeric import Array, limit, numpy_dtype, round_to, widen
 from rvgpu.ir.shapes import dim_attr
 from rvgpu.ir.slabs import by_slabs

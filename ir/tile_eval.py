@@ -38,7 +38,8 @@ def run_kernel(func: KFunc, tensors: Mapping[str, Array], scalars: Mapping[str, 
     """Runs every CTA in order; output tensors are written in place (arrays must be C-contiguous)."""
     for cta in range(ctas):
         spm = np.full(func.spm_bytes, 0xFF, np.uint8)  # NaN in every float
-        warps = [_Warp(func, tensors, scalars, dims, spm, cta, ctas, w).run() for w in range(func.warps)]
+        unplaced: dict[tuple[Op, int], Array] = {}
+        warps = [_Warp(func, tensors, scalars, dims, spm, unplaced, cta, ctas, w).run() for w in range(func.warps)]
         live = list(warps)
         while live:
             arrived, barriers, ended = [], set(), 0
@@ -57,8 +58,9 @@ def run_kernel(func: KFunc, tensors: Mapping[str, Array], scalars: Mapping[str, 
 
 class _Warp:
     def __init__(self, func: KFunc, tensors: Mapping[str, Array], scalars: Mapping[str, float | int],
-                 dims: Mapping[str, int], spm: Array, cta: int, ctas: int, warp: int) -> None:
+                 dims: Mapping[str, int], spm: Array, unplaced: dict[tuple[Op, int], Array], cta: int, ctas: int, warp: int) -> None:
         self.func, self.tensors, self.scalars, self.dims, self.spm = func, tensors, scalars, dims, spm
+        self.unplaced = unplaced
         self.special = {"cta": cta, "ctas": ctas, "warp": warp, "warps": func.warps, "te": func.te}
         self.env: dict[Value, Any] = {}
         self.pending: list[Callable[[], None]] = []
@@ -76,6 +78,10 @@ class _Warp:
                 region = op.regions[0 if self.env[op.operands[0]] else 1]
                 out = yield from self.block(region)
                 self.env.update(zip(op.results, out, strict=True))
+            elif op.name == "grid.work":
+                yield from self.work(op)
+            elif op.name == "pipe":
+                yield from self.pipe(op)
             elif op.name == "bar":
                 yield int(op.attrs["id"])  # type: ignore[arg-type]
             else:
@@ -93,6 +99,31 @@ class _Warp:
             init = yield from self.block(region)
             i += step
         self.env.update(zip(op.results, init, strict=True))
+
+    def work(self, op: Op) -> Generator[int, None, None]:
+        """Every work item of this CTA: cta, cta + ctas, ..."""
+        region = op.regions[0]
+        for w in range(self.special["cta"], self.env[op.operands[0]], self.special["ctas"]):
+            self.env[region.args[0]] = w
+            yield from self.block(region)
+
+    def pipe(self, op: Op) -> Generator[int, None, None]:
+        """Copy, wait, meet, compute, meet: what P11 overlaps."""
+        w, lo, hi, *carried = (self.env[v] for v in op.operands)
+        copy, body = op.regions
+        step, private = int(op.attrs["step"]), bool(op.attrs["private"])  # type: ignore[arg-type]
+        for n, i in enumerate(range(lo, hi, step)):
+            self.env.update(zip(copy.args, [w, i, n % 2, 0], strict=True))
+            yield from self.block(copy)
+            while self.pending:
+                self.pending.pop(0)()
+            if not private:
+                yield 0
+            self.env.update(zip(body.args, [i, n % 2, 0, *carried], strict=True))
+            carried = yield from self.block(body)
+            if not private:
+                yield 0
+        self.env.update(zip(op.results, carried, strict=True))
 
     # -- ops
     def op(self, op: Op) -> Any:
@@ -143,11 +174,16 @@ class _Warp:
 
     def op_spm_alloc(self, op: Op, xs: list[Any]) -> Any:
         n = len(xs) // 2
-        size, at = int(op.attrs["size_bytes"]), int(op.attrs["offset_bytes"])  # type: ignore[arg-type]
-        at += self.special["warp"] * size if op.attrs["per_warp"] else 0
+        size = int(op.attrs["size_bytes"])  # type: ignore[arg-type]
+        warp = self.special["warp"] if op.attrs["per_warp"] else 0
         t = op.results[0].type
         assert isinstance(t, MemType)
-        return Mem(self.spm[at:at + size].view(numpy_dtype(t.dtype)), 0, xs[:n], xs[n:])
+        if "offset_bytes" not in op.attrs:  # before P9: a place of its own
+            data = self.unplaced.setdefault((op, warp), np.full(size, 0xFF, np.uint8))
+        else:
+            at = int(op.attrs["offset_bytes"]) + warp * size  # type: ignore[arg-type]
+            data = self.spm[at:at + size]
+        return Mem(data.view(numpy_dtype(t.dtype)), 0, xs[:n], xs[n:])
 
     def op_mem_at(self, op: Op, xs: list[Any]) -> Any:
         m, *index = xs

@@ -230,3 +230,20 @@ def _check_values(path: Path, text: str, m: Machine) -> None:
                 need(not isinstance(x, (int, float)) or x > 0 or isinstance(x, bool), f"{info.name}.{f.name}", f"{x} must be positive")
 
 
+
+
+def print_machine(m: Machine) -> str:
+    """The machine as TOML; what is printed loads back to an equal machine."""
+    lines = [f'name = "{m.name}"']
+    for info in msgspec.structs.fields(Machine):
+        part = getattr(m, info.name)
+        if isinstance(part, Part):
+            lines += ["", f"[{info.name}]"]
+            lines += [f"{f.name} = {_toml(getattr(part, f.name))}" for f in msgspec.structs.fields(type(part))]
+        elif info.name != "name":
+            lines.append(f"{info.name} = {_toml(part)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(x: Any) -> str:
+    return str(x).lower() if isinstance(x, bool) else f'"{x}"' if isinstance(x, str) else repr(x)

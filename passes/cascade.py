@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from rvgpu.errors import RvgpuError
-from rvgpu.ir.core import Attr, Block, Builder, Op, Value
+from rvgpu.ir.core import Attr, Block, Builder, Func, Op, Value
 from rvgpu.ir.dims import Dim
+from rvgpu.ir.tidy import tidy
 from rvgpu.ir.types import DType, TensorType
+from rvgpu.passes.context import Context
 
 MAX_RANK = 16
 Anchor = tuple[Value, Value]  # (X, D)
@@ -84,7 +86,7 @@ class _State:
     anchors: list[int] = field(default_factory=list)
 
 
-class Cascade:
+class Derivation:
     """The stream of `totals` (reduce and contract ops over `dim`, in dependency order) of one function."""
 
     def __init__(self, dim: Dim, totals: Sequence[Op]) -> None:
@@ -410,3 +412,51 @@ def _const_of(b: Builder, value: float, dtype: DType) -> Value:
 
 def error_of(reject: Reject, op: Op) -> RvgpuError:
     return RvgpuError("E305", f"this reduction cannot run in one pass: {reject}", op.loc)
+
+
+def streamed_dim(op: Op) -> Dim:
+    dims = op.attrs["dims"]
+    assert isinstance(dims, tuple)
+    if len(dims) != 1:
+        raise RvgpuError("E306", "a reduction over several dims at once is not supported yet", op.loc).hint("reduce over one dim after the other")
+    d = dims[0]
+    assert isinstance(d, Dim)
+    return d
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """The totals of each kernel become one `stream`; everything after them reads its results."""
+
+    name = "cascade"
+    level = "tensor"
+
+    def run(self, func: Func, context: Context) -> list[Func]:
+        totals = [op for op in func.body.ops if op.name in ("reduce", "contract")]
+        if not totals:
+            return [func]
+        dim = streamed_dim(totals[-1])
+        group = [t for t in totals if streamed_dim(t) == dim]
+        block = Block()
+        b = Builder(block, group[0].loc)
+        first = func.body.ops.index(group[0])
+        block.ops += func.body.ops[:first]
+        rest = func.body.ops[first:]
+        done = set(group)
+        before: set[Value] = set()
+        for op in rest:  # what no total of the group is needed for stands before the stream
+            if op in done or any(x.op in done or x in before for x in op.operands):
+                before |= set(op.results)
+        block.ops += [op for op in rest if not set(op.results) & before]
+        try:
+            outs = Derivation(dim, group).build(b)
+        except Reject as e:
+            raise error_of(e, group[0]) from None
+        made = dict(zip((t.result for t in group), outs, strict=True))
+        block.ops += [op for op in rest if set(op.results) & before and op not in done]
+        stream = outs[0].op
+        for op in block.ops:
+            if op is not stream:
+                op.operands = [made.get(x, x) for x in op.operands]
+        results = [made.get(r, r) for r in func.results]
+        return [tidy(Func(func.name, func.params, block, results, func.result_types, func.loc, func.result_names))]

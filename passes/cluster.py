@@ -7,46 +7,26 @@ storing it would cost more traffic than the inputs. Feeding a single contraction
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import count as count_from
 
-from rvgpu.errors import RvgpuError
 from rvgpu.ir.core import Block, Builder, Func, Op, Param, Value
-from rvgpu.ir.dims import Dim
-from rvgpu.ir.types import TensorType
-from rvgpu.passes.cascade import Cascade, Reject, bottom_stripped, error_of
-
-
-@dataclass
-class Remark:
-    reason: str
-    op: Op
-
-
-@dataclass
-class Program:
-    """Kernels in launch order; a name in `temps` is a workspace tensor between them."""
-
-    kernels: list[Func]
-    temps: dict[str, TensorType]
-    remarks: list[Remark] = field(default_factory=list)
+from rvgpu.passes.cascade import Derivation, Reject, bottom_stripped, streamed_dim
+from rvgpu.passes.context import Context, Remark
 
 
 @dataclass(frozen=True)
 class Cluster:
+    """One function becomes one function per kernel, in launch order; a workspace tensor is a result of one and a parameter of a later one."""
+
     name = "cluster"
+    level = "tensor"
 
-    def run(self, func: Func) -> Program:
-        return _Clusters(func).run()
-
-
-def streamed_dim(op: Op) -> Dim:
-    dims = op.attrs["dims"]
-    assert isinstance(dims, tuple)
-    if len(dims) != 1:
-        raise RvgpuError("E306", "a reduction over several dims at once is not supported yet", op.loc).hint("reduce over one dim after the other")
-    d = dims[0]
-    assert isinstance(d, Dim)
-    return d
+    def run(self, func: Func, context: Context) -> list[Func]:
+        clusters = _Clusters(func)
+        kernels = clusters.run()
+        context.remarks += clusters.remarks
+        return kernels
 
 
 class _Clusters:
@@ -96,7 +76,7 @@ class _Clusters:
         if t.name != group[0].name and not related:
             return False
         try:
-            Cascade(streamed_dim(t), [*group, t]).build(Builder(Block()))
+            Derivation(streamed_dim(t), [*group, t]).build(Builder(Block()))
         except Reject as e:
             self.remarks.append(Remark(f"not fused: {e}", t))
             return False
@@ -132,7 +112,7 @@ class _Clusters:
         return self._depends(t, v) and streamed_dim(t) in v.tensor.dims
 
     # -- kernels
-    def run(self) -> Program:
+    def run(self) -> list[Func]:
         groups = self.groups()
         number = {t: n for n, g in enumerate(groups) for t in g}
         stage: dict[Value, int] = {p.value: -1 for p in self.func.params}
@@ -144,13 +124,13 @@ class _Clusters:
         self.stage = stage
         count = max(1, len(groups))
         stored: dict[int, dict[Value, str]] = {n: {} for n in range(-1, count)}
-        temps: dict[str, TensorType] = {}
+        taken = {p.name for p in self.func.params} | set(self.func.result_names)
+        fresh = (name for n in count_from(0) if (name := f"t{n}") not in taken)
 
         def store(v: Value) -> None:
             s = stage[v]
             if v not in stored[s] and all(p.value is not v for p in self.func.params):
-                stored[s][v] = f"t{len(temps)}"
-                temps[stored[s][v]] = v.tensor
+                stored[s][v] = next(fresh)
 
         for op in self.func.body.ops:
             mine = max([stage[r] for r in op.results], default=-1)
@@ -169,7 +149,7 @@ class _Clusters:
             results = {r: i for i, r in enumerate(self.func.results) if final[r] == n}
             if (groups and n < len(groups)) or results:
                 kernels.append(self._kernel(n, groups[n] if groups else [], stored, results))
-        return Program(kernels, temps, self.remarks)
+        return kernels
 
     def _kernel(self, n: int, group: list[Op], stored: dict[int, dict[Value, str]], results: dict[Value, int]) -> Func:
         """The function of stage n: earlier stored values are parameters, its stored values and the function's results are results."""
@@ -182,17 +162,10 @@ class _Clusters:
                 params.append(Param(name, value))
         block = Block()
         b = Builder(block)
-        copier = _Copier(b, dict(made))
+        copier = Copier(b, dict(made))
         if group:
-            copies = [copier.total(t) for t in group]
-            b.loc = group[0].loc
-            try:
-                outs = Cascade(streamed_dim(group[0]), copies).build(b)
-            except Reject as e:
-                raise error_of(e, group[0]) from None
-            # what follows sees the stream's results instead of the totals
-            copier = _Copier(b, dict(made))
-            copier.made.update(zip((t.result for t in group), outs, strict=True))
+            for t in group:
+                copier.op(t)
         names, values, types = [], [], []
         for v, name in stored[n].items():
             names.append(name)
@@ -215,7 +188,7 @@ def _leaf(v: Value) -> bool:
     return v.op is None
 
 
-class _Copier:
+class Copier:
     """Copies the ops that a value needs into a kernel, on demand."""
 
     def __init__(self, b: Builder, made: dict[Value, Value]) -> None:
@@ -236,9 +209,6 @@ class _Copier:
         out = self.b.op(op.name, xs, [r.type for r in op.results], **attrs)
         self.made.update(zip(op.results, out, strict=True))
         return self.b.block.ops[-1]
-
-    def total(self, op: Op) -> Op:
-        return self.op(op)
 
 
 def _anchored(op: Op) -> bool:

@@ -9,19 +9,21 @@ from dataclasses import dataclass
 from rvgpu.ir.core import Block, Builder, Func, Op, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import DType, TensorType
+from rvgpu.passes.context import Context
 
 
 @dataclass(frozen=True)
 class Expand:
     name = "expand"
+    level = "tensor"
 
-    def run(self, func: Func) -> Func:
+    def run(self, func: Func, context: Context) -> list[Func]:
         block = Block()
         e = _Expander(Builder(block))
         for op in func.body.ops:
             e.op(op)
         results = [e.map.get(r, r) for r in func.results]
-        return Func(func.name, func.params, block, results, func.result_types, func.loc, func.result_names)
+        return [Func(func.name, func.params, block, results, func.result_types, func.loc, func.result_names)]
 
 
 class _Expander:

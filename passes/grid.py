@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rvgpu.ir.core import Block, Op, Value
 from rvgpu.ir.tile_build import K, KFunc
+from rvgpu.passes.context import Context
 
 
 @dataclass(frozen=True)
@@ -13,8 +14,9 @@ class Grid:
     """Work items keep their order; CTA c of n takes c, c + n, ... so neighbours in L2 run at the same time."""
 
     name = "grid"
+    level = "tile"
 
-    def run(self, func: KFunc) -> KFunc:
+    def run(self, func: KFunc, context: Context) -> list[KFunc]:
         out: list[Op] = []
         k = K(func)
         for op in func.body.ops:
@@ -29,7 +31,7 @@ class Grid:
                 block.ops.append(loop)
             out += block.ops
         func.body.ops = out
-        return func
+        return [func]
 
 
 def persistent_loops(func: KFunc) -> list[Op]:

@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rvgpu.errors import RvgpuError
 from rvgpu.ir.core import Block, Func, Op, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import K, KFunc, KTensor
 from rvgpu.ir.types import DType, TensorType
+from rvgpu.passes.context import Limits
 from rvgpu.passes.rows import Emitter, Rows
 
 IDENTITY = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
 REDUCE_OP = {"sum": "add", "max": "max", "min": "min"}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a kernel is specialised to: machine facts, exact extents, and upper bounds (a power of two) of the other dims."""
-
-    vlen: int
-    te: int
-    warps: int
-    cores: int
-    spm_bytes: int
-    exact: Mapping[str, int] = field(default_factory=dict)
-    upper: Mapping[str, int] = field(default_factory=dict)
-
-    def bound(self, dim: Dim) -> int:
-        """The largest value `dim` may have in this kernel (its names are bounded; negative terms count as 0)."""
-        out = dim.const
-        for n, c in dim.terms:
-            if n in self.exact:
-                out += c * self.exact[n]
-            elif c > 0:
-                out += c * self.upper[n]
-        return out
-
-    def static(self, dim: Dim) -> int | None:
-        return dim.value(self.exact) if all(n in self.exact for n in dim.names) else None
 
 
 @dataclass(eq=False)

@@ -16,11 +16,11 @@ from rvgpu.ir.core import Func, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import DType, TensorType, VecType
+from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import (
     IDENTITY,
     REDUCE_OP,
-    Limits,
-    State,
+        State,
     bind_all,
     ceil_div,
     clamp,

@@ -15,11 +15,11 @@ from rvgpu.ir.core import Func, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import K, KFunc
 from rvgpu.ir.types import DType, TensorType, VecType
+from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import (
     IDENTITY,
     REDUCE_OP,
-    Limits,
-    State,
+        State,
     Stream,
     ceil_div,
     clamp,

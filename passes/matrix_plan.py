@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from rvgpu.ir.core import Func, Op, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import DType
-from rvgpu.passes.kernel import Limits, State, Stream, find_stream, frame, reject
+from rvgpu.passes.context import Limits
+from rvgpu.passes.kernel import State, Stream, find_stream, frame, reject
 from rvgpu.passes.rows import Emitter, Piece, Sub
 
 KMAX = {8: 4, 16: 2, 32: 1, 64: 1}

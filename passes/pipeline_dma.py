@@ -12,20 +12,22 @@ from dataclasses import dataclass
 
 from rvgpu.ir.core import Block, Op, Value
 from rvgpu.ir.tile_build import IDX, K, KFunc
+from rvgpu.passes.context import Context
 from rvgpu.passes.grid import clone, persistent_loops, substitute
 
 
 @dataclass(frozen=True)
 class PipelineDma:
     name = "pipeline"
+    level = "tile"
 
-    def run(self, func: KFunc) -> KFunc:
+    def run(self, func: KFunc, context: Context) -> list[KFunc]:
         for loop in persistent_loops(func):
             pipes = [op for op in loop.regions[0].ops if op.name == "pipe"]
             if pipes:
                 assert len(pipes) == 1, "one pipe in a work item"
                 _expand(func, loop, pipes[0])
-        return func
+        return [func]
 
 
 def _copies(k: K, pipe: Op, args: Sequence[Value]) -> None:

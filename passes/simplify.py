@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rvgpu.ir.core import Block, Func, Op, Value
+from rvgpu.passes.context import Context
 
 
 @dataclass(frozen=True)
@@ -13,8 +14,9 @@ class Simplify:
     """Common subexpressions; what nothing uses any more is dropped."""
 
     name = "simplify"
+    level = "tensor"
 
-    def run(self, func: Func) -> Func:
+    def run(self, func: Func, context: Context) -> list[Func]:
         same: dict[Any, Op] = {}
         replaced: dict[Value, Value] = {}
         ops = []
@@ -33,4 +35,4 @@ class Simplify:
             if any(r in used for r in op.results):
                 kept.append(op)
                 used |= set(op.operands)
-        return Func(func.name, func.params, Block(func.body.args, kept[::-1]), results, func.result_types, func.loc, func.result_names)
+        return [Func(func.name, func.params, Block(func.body.args, kept[::-1]), results, func.result_types, func.loc, func.result_names)]

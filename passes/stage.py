@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rvgpu.errors import RvgpuError
 from rvgpu.ir.tile_build import KFunc
+from rvgpu.passes.context import Context
 
 ALIGN = 128
 
@@ -14,11 +15,10 @@ ALIGN = 128
 class Stage:
     """All buffers of a kernel live as long as the kernel (stages rotate inside them), so they stand side by side."""
 
-    capacity_bytes: int
-
     name = "stage"
+    level = "tile"
 
-    def run(self, func: KFunc) -> KFunc:
+    def run(self, func: KFunc, context: Context) -> list[KFunc]:
         offset = 0
         table = []
         for op in func.body.walk():
@@ -32,11 +32,11 @@ class Stage:
             op.attrs["size_bytes"] = size
             table.append((str(op.attrs["name"]), size * copies))
             offset += size * copies
-        if offset > self.capacity_bytes:
+        if offset > context.facts.spm_bytes:
             error = RvgpuError("E310", f"kernel {func.name} needs {offset} bytes of scratchpad, the machine has "
-                               f"{self.capacity_bytes}", func.loc)
+                               f"{context.facts.spm_bytes}", func.loc)
             for name, size in table:
                 error.note(f"{name}: {size} bytes")
             raise error.hint("use smaller tiles (tile{bk=...}), fewer warps, or a machine with a larger scratchpad.size_bytes")
         func.spm_bytes = offset
-        return func
+        return [func]

@@ -7,47 +7,23 @@ result: blocks of the streamed dim are TE rows wherever an anchor moves, and pla
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from rvgpu.errors import RvgpuError
 from rvgpu.ir.core import Func
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import KFunc
-from rvgpu.passes.kernel import Limits
+from rvgpu.passes.context import Context, Facts, Limits, Remark
 from rvgpu.passes.lower_matrix import Matrix, Tiles
 from rvgpu.passes.lower_vector import lower_vector
 from rvgpu.passes.matrix_plan import MATRIX_DTYPES, MatrixPlan, plan_matrix
 
 
 @dataclass(frozen=True)
-class Facts:
-    """The machine as the model sees it; rates per cycle, of one core unless said otherwise."""
-
-    cores: int
-    warps: int
-    vlen: int
-    dlen: int
-    te: int
-    spm_bytes: int
-    macs: Mapping[str, float]  # multiply-adds per cycle by dtype name
-    dma_bytes: float
-    transpose_factor: float  # how many times slower an element transpose is
-    l2_bytes: float  # whole GPU
-    dram_bytes: float  # whole GPU
-    dram_latency: float
-    barrier: float
-    launch: float
-    tile_move_bytes: float
-
-
-@dataclass(frozen=True)
 class Tile:
     """Options pin a choice: `tile{wm=2,wn=2,im=2,jn=2,bk=64}`; 0 leaves it to the model."""
 
-    facts: Facts
-    exact: Mapping[str, int] = field(default_factory=dict)
-    upper: Mapping[str, int] = field(default_factory=dict)
     wm: int = 0
     wn: int = 0
     im: int = 0
@@ -55,24 +31,26 @@ class Tile:
     bk: int = 0
 
     name = "tile"
+    level = "tensor"
 
-    def limits(self) -> Limits:
-        f = self.facts
-        return Limits(f.vlen, f.te, f.warps, f.cores, f.spm_bytes, dict(self.exact), dict(self.upper))
-
-    def run(self, func: Func) -> KFunc:
-        limits = self.limits()
+    def run(self, func: Func, context: Context) -> list[KFunc]:
+        limits = context.limits()
         plan = plan_matrix(func, limits)
         if plan is None:
-            return lower_vector(func, limits)
-        missing = sorted(plan.static_dims() - set(self.exact))
+            context.remarks.append(Remark(f"{func.name}: rows on the vector unit"))
+            return [lower_vector(func, limits)]
+        missing = sorted(plan.static_dims() - set(context.exact))
         if missing:
             raise RvgpuError("E304", f"kernel {func.name} needs the value of {', '.join(missing)}: it decides the scratchpad's layout",
                              func.loc).hint(f"compile({', '.join(f'{m}=...' for m in missing)}) or -D {missing[0]}=...")
-        chosen = self.choose(func, plan, limits)
-        return Matrix(func, limits, plan, chosen).build()
+        chosen, cycles = self.choose(plan, limits, context.facts)
+        context.remarks.append(Remark(f"{func.name}: {chosen.wm} x {chosen.wn} warps of {chosen.im} x {chosen.jn} tiles, blocks of {chosen.bk}; "
+                                      f"{spm_bytes(plan, limits, chosen)} bytes of scratchpad, about {cycles:.0f} cycles"))
+        context.predicted[func.name] = cycles
+        return [Matrix(func, limits, plan, chosen).build()]
 
-    def choose(self, func: Func, plan: MatrixPlan, limits: Limits) -> Tiles:
+    def choose(self, plan: MatrixPlan, limits: Limits, facts: Facts) -> tuple[Tiles, float]:
+        """The cheapest tiling that fits and its cycles by the model; the smallest one when none fits (P9 says what does not)."""
         best: tuple[float, Tiles] | None = None
         smallest: tuple[int, Tiles] | None = None
         for t in self.candidates(plan, limits):
@@ -80,13 +58,13 @@ class Tile:
             if smallest is None or size < smallest[0]:
                 smallest = size, t
             if size <= limits.spm_bytes:
-                c = cost(plan, limits, self.facts, t)
+                c = cost(plan, limits, facts, t)
                 if best is None or c < best[0]:
                     best = c, t
         if best is None:
             assert smallest is not None
-            return smallest[1]  # P9 says what does not fit
-        return best[1]
+            return smallest[1], cost(plan, limits, facts, smallest[1])
+        return best[1], best[0]
 
     def candidates(self, plan: MatrixPlan, limits: Limits) -> Iterator[Tiles]:
         te, warps = limits.te, limits.warps

@@ -9,25 +9,25 @@ import numpy as np
 
 from rvgpu.ir.core import Func
 from rvgpu.ir.numeric import numpy_dtype
+from rvgpu.ir.types import TensorType
+
+
+def random_tensor(rng: np.random.Generator, t: TensorType, binding: Mapping[str, int]) -> Any:
+    """Normal floats, small integers, fair coins."""
+    shape = [d.value(binding) for d in t.dims]
+    if t.dtype.is_float:
+        x: Any = rng.standard_normal(shape, dtype=np.float32)
+    elif t.dtype.kind == "b":
+        x = rng.integers(0, 2, shape)
+    else:
+        x = rng.integers(0 if t.dtype.kind == "u" else -8, 8, shape)
+    return x.astype(numpy_dtype(t.dtype))
 
 
 def random_inputs(func: Func, binding: Mapping[str, int], seed: int = 0) -> list[Any]:
-    """One array per tensor parameter: normal floats, small integers, fair coins."""
+    """One array per tensor parameter."""
     rng = np.random.default_rng(seed)
-    out: list[Any] = []
-    for p in func.params:
-        if p.keyword:
-            continue
-        t = p.value.tensor
-        shape = [d.value(binding) for d in t.dims]
-        if t.dtype.is_float:
-            x: Any = rng.standard_normal(shape, dtype=np.float32)
-        elif t.dtype.kind == "b":
-            x = rng.integers(0, 2, shape)
-        else:
-            x = rng.integers(0 if t.dtype.kind == "u" else -8, 8, shape)
-        out.append(x.astype(numpy_dtype(t.dtype)))
-    return out
+    return [random_tensor(rng, p.value.tensor, binding) for p in func.params if not p.keyword]
 
 
 def random_scalars(func: Func, binding: Mapping[str, int]) -> dict[str, float]:

@@ -2,72 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import html
 import inspect
-import json
 import os
-import struct
-import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rvgpu.codegen_rvgpu.llvm_ops import emit_llvm
-from rvgpu.codegen_rvgpu.worker import WORKER
-from rvgpu.errors import RvgpuError
+from rvgpu.errors import EXIT_USAGE, RvgpuError
 from rvgpu.frontend.build import Kernel as Parsed
 from rvgpu.frontend.build import lower, parse_text
 from rvgpu.ir.binding import bind
 from rvgpu.ir.bounds import Check, compare, reference
-from rvgpu.ir.dims import Dim
-from rvgpu.ir.tile_eval import numpy_dtype
-from rvgpu.ir.types import DType, TensorType
+from rvgpu.ir.evaluate import evaluate
+from rvgpu.ir.numeric import numpy_dtype
+from rvgpu.ir.text import print_func, print_funcs
 from rvgpu.isa.machine import Machine, load_machine
-from rvgpu.passes.pipeline import compile_program, static_dims
-from rvgpu.runtime.stats import describe, statistics
-from rvgpu.sim.device import Device, RunStats
-from rvgpu.sim.engine import cache_folder
+from rvgpu.passes.context import Context, Facts
+from rvgpu.passes.pipeline import PIPELINE, Hook, Pass, Unit, print_passes, run_passes, static_dims
+from rvgpu.runtime.code import Code, cached, make_code, write_cache
+from rvgpu.runtime.launch import run_code
+from rvgpu.runtime.stats import Work, describe, statistics, work_of
+from rvgpu.sim.device import RunStats
+from rvgpu.sim.trace import Trace
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@dataclass
-class LaunchCode:
-    """One compiled kernel: what a launch needs."""
-
-    name: str
-    tensors: list[tuple[str, DType, tuple[Dim, ...], bool]]
-    scalars: list[tuple[str, DType]]
-    dims: list[str]
-    spm_bytes: int
-    object: bytes
-    asm: str
-    llvm: str
-
-
-@dataclass
-class Code:
-    kernels: list[LaunchCode]
-    temps: dict[str, TensorType]
-    compile_s: float = 0.0
-    cached: bool = False
-
-
-@lru_cache(maxsize=1)
-def source_hash() -> str:
-    """Of every file whose change may change the code: cached kernels are keyed on it."""
-    h = hashlib.sha256()
-    for part in ("frontend", "ir", "passes", "codegen_rvgpu"):
-        for p in sorted((ROOT / part).glob("*")):
-            if p.is_file() and p.suffix in (".py", ".lark"):
-                h.update(p.read_bytes())
-    return h.hexdigest()
+ASSUMED = 4096  # the bucket of a dim that nothing has bound yet, where code is looked at without arrays
 
 
 def bucket(n: int) -> int:
@@ -87,25 +53,32 @@ class Kernel:
         """The same kernel with dtypes replaced throughout, e.g. bf16="f16"."""
         return Kernel(self.parsed, {**self.dtypes, **dtypes})
 
-    def compile(self, machine: str | Machine = "base", *, overrides: Mapping[str, Any] | None = None, **dims: int) -> Compiled:
+    def compile(self, machine: str | Machine | None = None, *, overrides: Mapping[str, Any] | None = None, passes: list[Pass] | None = None,
+                **dims: int) -> Compiled:
+        """For a machine (a shipped name, a .toml file or a Machine; RVGPU_MACHINE or `base` when not given), with `dims` compiled in."""
+        machine = machine or os.environ.get("RVGPU_MACHINE") or "base"
         m = load_machine(machine, overrides) if isinstance(machine, str) else machine
-        return Compiled(self, m, dims)
+        return Compiled(self, m, dims, passes)
 
     def __call__(self, *arrays: Any, **scalars: Any) -> Any:
-        r = self.compile(os.environ.get("RVGPU_MACHINE", "base")).run(*arrays, **scalars)
-        return r.out if len(r.outputs) == 1 else tuple(r.outputs.values())
+        """The results as arrays: on the simulator, or by NumPy inside `rv.interpret()`."""
+        if _INTERPRET[-1]:
+            inputs, given = self.arguments(arrays, scalars)
+            return _one_or_all(evaluate(self.func, inputs, given))
+        return _one_or_all(list(self.compile().run(*arrays, **scalars).outputs.values()))
 
     def reference(self, *arrays: Any, **scalars: Any) -> Any:
-        """float64 without intermediate rounding."""
+        """float64 without intermediate rounding: the oracle of `check`."""
         inputs, given = self.arguments(arrays, scalars)
-        binding = bind(self.func, {k: v.shape for k, v in inputs.items()}, {})
-        out, _ = reference(self.func, inputs, given, dims=binding)
-        return out[0] if len(out) == 1 else tuple(out)
+        values, _ = reference(self.func, inputs, given)
+        return _one_or_all(values)
 
     def arguments(self, arrays: tuple[Any, ...], scalars: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Arrays and scalars by name, of the declared dtypes. E205 count, E206 dtype, E207 scalars."""
         tensors = [p for p in self.func.params if not p.keyword]
         if len(arrays) != len(tensors):
-            raise RvgpuError("E205", f"{self.func.name} takes {len(tensors)} tensors ({', '.join(p.name for p in tensors)}), {len(arrays)} given")
+            raise RvgpuError("E205", f"{self.func.name} takes {len(tensors)} tensors ({', '.join(p.name for p in tensors)}), {len(arrays)} given",
+                             self.func.loc)
         inputs = {}
         for p, a in zip(tensors, arrays, strict=True):
             x, want = np.asarray(a), numpy_dtype(p.value.tensor.dtype)
@@ -121,14 +94,33 @@ class Kernel:
                 given[p.name] = scalars.get(p.name, p.default)
         unknown = set(scalars) - set(given)
         if unknown:
-            raise RvgpuError("E207", f"{self.func.name} has no scalar {sorted(unknown)[0]}")
+            raise RvgpuError("E207", f"{self.func.name} has no scalar {sorted(unknown)[0]}", self.func.loc)
         return inputs, given
 
 
+def _one_or_all(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+_INTERPRET = [os.environ.get("RVGPU_INTERPRET", "") not in ("", "0")]
+
+
+@contextlib.contextmanager
+def interpret() -> Iterator[None]:
+    """Inside, calling a kernel gives the NumPy meaning of its tensor IR with declared dtypes; no machine, no cycles."""
+    _INTERPRET.append(True)
+    try:
+        yield
+    finally:
+        _INTERPRET.pop()
+
+
 def kernel(source: str | Callable[..., Any]) -> Kernel:
-    """From a decorated function or from text with one kernel."""
+    """From a decorated function or from text with one kernel (of several the last)."""
     if isinstance(source, str):
         found = parse_text(textwrap.dedent(source), "<text>")
+        if not found:
+            raise RvgpuError("E106", "the text holds no kernel")
         return Kernel(list(found.values())[-1])
     try:
         lines, first = inspect.getsourcelines(source)
@@ -145,100 +137,136 @@ def kernel(source: str | Callable[..., Any]) -> Kernel:
 
 def load_file(path: str) -> dict[str, Parsed]:
     """The kernels of a .rvg file."""
+    return parse_text(read_text(path), path)
+
+
+def read_text(path: str) -> str:
+    """A file's text; E001 when it cannot be read."""
     try:
-        text = Path(path).read_text()
-    except OSError as e:
-        raise RvgpuError("E001", f"cannot read {path}: {e.strerror}", exit_code=2) from None
-    return parse_text(text, path)
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as e:
+        why = e.strerror if isinstance(e, OSError) else "it is not UTF-8 text"
+        raise RvgpuError("E001", f"cannot read {path}: {why}", exit_code=EXIT_USAGE) from None
 
 
 @dataclass
 class Result:
-    """Outputs by name, cycles, the statistics of docs (run --json), and the check when asked for."""
+    """Outputs by name, cycles, the statistics of `run --json`, and the check when asked for."""
 
     outputs: dict[str, Any]
     cycles: int
     stats: dict[str, Any]
     raw: RunStats = field(repr=False)
+    traced: Callable[[], Trace] = field(repr=False)
 
     @property
     def out(self) -> Any:
         return next(iter(self.outputs.values()))
 
-    def report(self) -> str:
-        return describe(self.stats)
+    def report(self, path: str | None = None) -> str:
+        """The text report; also into a file when a path is given."""
+        text = describe(self.stats)
+        if path is not None:
+            Path(path).write_text(text + "\n")
+        return text
+
+    def trace(self, path: str) -> None:
+        """Writes a Perfetto trace of this run: the same run once more with recording on (results and cycles are the same)."""
+        self.traced().write(path)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.report())}</pre>"
 
 
 class Compiled:
-    """A kernel for one machine; code is made per bucket of the dims that are not given."""
+    """A kernel for one machine; code is made per bucket of the dims that are not given to `compile()`."""
 
-    def __init__(self, kernel: Kernel, machine: Machine, dims: Mapping[str, int]) -> None:
-        self.kernel, self.machine, self.dims = kernel, machine, dict(dims)
-        unknown = set(dims) - set(kernel.func.dim_names())
+    def __init__(self, kernel: Kernel, machine: Machine, dims: Mapping[str, int], passes: list[Pass] | None = None) -> None:
+        self.kernel, self.machine, self.dims, self.passes = kernel, machine, dict(dims), list(PIPELINE) if passes is None else passes
+        known = kernel.func.dim_names()
+        unknown = set(dims) - set(known)
         if unknown:
-            raise RvgpuError("E208", f"{kernel.func.name} has no dim {sorted(unknown)[0]}", kernel.func.loc)
-        self.static = static_dims(kernel.func, machine)
+            raise RvgpuError("E208", f"{kernel.func.name} has no dim {sorted(unknown)[0]}", kernel.func.loc).hint(f"dims: {', '.join(known)}")
 
-    def code(self, binding: Mapping[str, int]) -> Code:
-        """Code that is right for these dims (and for every value of the others within their buckets); cached on disk."""
-        begin = time.perf_counter()
+    @cached_property
+    def static(self) -> set[str]:
+        return static_dims(self.kernel.func, self.machine)
+
+    def context(self, binding: Mapping[str, int]) -> Context:
+        """Dims given to compile() and those that decide the scratchpad's layout are exact; the others have their bucket."""
         exact = {n: v for n, v in binding.items() if n in self.dims or n in self.static}
-        upper = {n: bucket(v) for n, v in binding.items()}
-        m = self.machine
+        return Context(Facts.of(self.machine), exact, {n: bucket(v) for n, v in binding.items()})
+
+    def units(self, binding: Mapping[str, int] | None = None, *, passes: list[Pass] | None = None, hook: Hook | None = None) -> list[Unit]:
+        """The functions after the passes."""
+        return run_passes([self.kernel.func], self.passes if passes is None else passes, self.context(self._bound(binding)), hook)
+
+    def _bound(self, binding: Mapping[str, int] | None) -> dict[str, int]:
+        if binding is not None:
+            return dict(binding)
+        missing = sorted((self.static if not self.dims.keys() >= self.static else set()) - set(self.dims))
+        if missing:
+            raise RvgpuError("E304", f"{self.kernel.func.name} needs the value of {', '.join(missing)}: it decides the scratchpad's layout",
+                             self.kernel.func.loc).hint(f"compile({missing[0]}=...)")
+        return {n: self.dims.get(n, ASSUMED) for n in self.kernel.func.dim_names()}
+
+    def code(self, binding: Mapping[str, int] | None = None) -> Code:
+        """Code that is right for these dims and for every value of the others within their buckets; cached on disk."""
+        begin = time.perf_counter()
+        context = self.context(self._bound(binding))
         src = self.kernel.parsed.source
-        key = hashlib.sha256(json.dumps([source_hash(), src.text, src.file, self.kernel.func.name, sorted(self.kernel.dtypes.items()),
-                                         sorted(exact.items()), sorted(upper.items()), repr(m)]).encode()).hexdigest()
-        path = cache_folder() / f"kernel-{key}"
-        code = _read_cache(path)
+        path, code = cached([src.text, src.file, src.first_line, self.kernel.func.name, sorted(self.kernel.dtypes.items()),
+                             sorted(context.exact.items()), sorted(context.upper.items()), repr(self.machine), print_passes(self.passes)])
         if code is None:
-            program = compile_program(self.kernel.func, m, exact, upper)
-            kernels = []
-            for kf in program.kernels:
-                text = emit_llvm(kf, has_exp=m.exp.present)
-                made = WORKER.compile(text, m.vector.vlen)
-                kernels.append(LaunchCode(kf.name, [(t.name, t.dtype, t.dims, t.output) for t in kf.tensors], kf.scalars, kf.dims, kf.spm_bytes,
-                                          made.object, made.asm, text))
-            code = Code(kernels, program.temps)
-            _write_cache(path, code)
+            code = make_code(run_passes([self.kernel.func], self.passes, context), self.machine)
+            write_cache(path, code)
         code.compile_s = time.perf_counter() - begin
         return code
 
-    def run(self, *arrays: Any, check: bool = False, max_cycles: int | None = None, timing: bool = True, **scalars: Any) -> Result:
-        """Runs on the simulator with NumPy arrays in declared order."""
+    @property
+    def ir(self) -> dict[str, str]:
+        """The text of every level: "tensor" (as written), "tile", "llvm"."""
+        code = self.code()
+        return {"tensor": print_func(self.kernel.func), "tile": print_funcs(self.units()), "llvm": "\n".join(k.llvm for k in code.kernels)}
+
+    @property
+    def asm(self) -> str:
+        return "\n".join(k.asm for k in self.code().kernels)
+
+    @property
+    def object(self) -> bytes:
+        """LLVM's object; of several kernels the first one's (`elf` holds all)."""
+        return self.code().kernels[0].object
+
+    @property
+    def elf(self) -> bytes:
+        """A static executable with all kernels and the launch note."""
+        return self.code().elf()
+
+    def cost(self, **dims: int) -> dict[str, float]:
+        """Cycles by the analytic model of P7, per matrix kernel; dims as for `compile()`."""
+        context = self.context(self._bound({**self.dims, **dims} if dims else None))
+        run_passes([self.kernel.func], self.passes, context)
+        return context.predicted
+
+    def run(self, *arrays: Any, check: bool = False, max_cycles: int | None = None, **scalars: Any) -> Result:
+        """Runs on the simulator with NumPy arrays in declared order; scalars by keyword. `check` compares with float64."""
         begin = time.perf_counter()
-        k = self.kernel
-        inputs, given = k.arguments(arrays, scalars)
-        binding = bind(k.func, {n: x.shape for n, x in inputs.items()}, self.dims)
+        func = self.kernel.func
+        inputs, given = self.kernel.arguments(arrays, scalars)
+        binding = bind(func, {n: x.shape for n, x in inputs.items()}, self.dims)
         code = self.code(binding)
-        started = time.perf_counter()
-        dev = Device(self.machine, max_cycles=max_cycles, timing=timing)
-        programs = [dev.load(c.object) for c in code.kernels]
-        places: dict[str, int] = {}
-        for name, x in inputs.items():
-            places[name] = dev.alloc(x.nbytes, name)
-            dev.write(places[name], x)
-        results = {n: t for n, t in zip(k.func.result_names, k.func.result_types, strict=True)}
-        for name, t in [*code.temps.items(), *results.items()]:
-            size = int(np.prod([d.value(binding) for d in t.dims], dtype=np.int64)) * numpy_dtype(t.dtype).itemsize
-            places[name] = dev.alloc(size, name)
-        ready = time.perf_counter()
-        for c, program in zip(code.kernels, programs, strict=True):
-            if all(0 in [d.value(binding) for d in dims] for _, _, dims, output in c.tensors if output):
-                continue
-            args = [places[n] for n, *_ in c.tensors] + [0] + [_scalar(given[n], t) for n, t in c.scalars]
-            args += [binding[d] for d in c.dims] + [self.machine.matrix.te]
-            dev.launch(program, c.name, args, ctas=self.machine.gpu.cores, scratchpad_bytes=c.spm_bytes)
-        raw = dev.finish()
-        done = time.perf_counter()
-        outputs = {}
-        for name, t in results.items():
-            shape, dt = [d.value(binding) for d in t.dims], numpy_dtype(t.dtype)
-            outputs[name] = np.frombuffer(dev.read(places[name], int(np.prod(shape, dtype=np.int64)) * dt.itemsize), dt).reshape(shape)
-        checks = [compare(x, v, b) for x, v, b in zip(outputs.values(), *reference(k.func, inputs, given, dims=binding), strict=True)] if check else []
-        host = {"compile_s": code.compile_s, "engine_s": ready - started, "simulate_s": done - ready, "total_s": done - begin,
-                "mips": raw.instructions / max(done - ready, 1e-9) / 1e6}
-        stats = statistics(k.func, self.machine, binding, raw, _merged(checks), host)
-        return Result(outputs, raw.cycles, stats, raw)
+
+        def launch(trace: bool) -> Any:
+            return run_code(code, self.machine, binding, inputs, given, max_cycles=max_cycles, trace=trace)
+
+        done = launch(False)
+        outputs = {n: done.outputs[n] for n in func.result_names}
+        checks = [compare(x, v, b) for x, v, b in zip(outputs.values(), *reference(func, inputs, given, dims=binding), strict=True)] if check else []
+        host = {"compile_s": code.compile_s, "engine_s": done.engine_s, "simulate_s": done.simulate_s, "total_s": time.perf_counter() - begin}
+        work: Work = work_of(func, binding)
+        stats = statistics(func.name, self.machine, binding, work, done.raw, _merged(checks), host)
+        return Result(outputs, done.raw.cycles, stats, done.raw, lambda: launch(True).trace)
 
 
 def _merged(checks: list[Check]) -> Check | None:
@@ -246,46 +274,3 @@ def _merged(checks: list[Check]) -> Check | None:
         return None
     return Check(all(c.passed for c in checks), max(c.max_abs_error for c in checks), max(c.max_rel_error for c in checks),
                  max(c.bound_fraction for c in checks))
-
-
-def _scalar(value: Any, dtype: DType) -> int:
-    """An argument slot: float bits zero-extended, integers sign-extended."""
-    if dtype == DType.f32:
-        return int(struct.unpack("<I", struct.pack("<f", value))[0])
-    if dtype.is_float:
-        x = np.asarray(value).astype(numpy_dtype(dtype))
-        return int.from_bytes(x.tobytes(), "little")
-    return int(value)
-
-
-def _dims(dims: tuple[Dim, ...]) -> list[Any]:
-    return [[list(map(list, d.terms)), d.const] for d in dims]
-
-
-def _undims(raw: list[Any]) -> tuple[Dim, ...]:
-    return tuple(Dim(tuple((str(n), int(c)) for n, c in terms), const) for terms, const in raw)
-
-
-def _write_cache(path: Path, code: Code) -> None:
-    """Atomic: JSON with hexadecimal objects behind its SHA-256."""
-    body = json.dumps({"temps": {n: [_dims(t.dims), t.dtype.name] for n, t in code.temps.items()}, "kernels": [
-        {"name": c.name, "tensors": [[n, t.name, _dims(d), o] for n, t, d, o in c.tensors], "scalars": [[n, t.name] for n, t in c.scalars],
-         "dims": c.dims, "spm": c.spm_bytes, "object": c.object.hex(), "asm": c.asm, "llvm": c.llvm} for c in code.kernels]}).encode()
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
-        f.write(hashlib.sha256(body).digest() + body)
-    os.replace(f.name, path)
-
-
-def _read_cache(path: Path) -> Code | None:
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    if hashlib.sha256(data[32:]).digest() != data[:32]:
-        return None
-    raw = json.loads(data[32:])
-    kernels = [LaunchCode(c["name"], [(n, DType[t], _undims(d), o) for n, t, d, o in c["tensors"]], [(n, DType[t]) for n, t in c["scalars"]],
-                          c["dims"], c["spm"], bytes.fromhex(c["object"]), c["asm"], c["llvm"]) for c in raw["kernels"]]
-    return Code(kernels, {n: TensorType(_undims(d), DType[t]) for n, (d, t) in raw["temps"].items()}, cached=True)
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from rvgpu.ir.meaning import Env
 from rvgpu.ir.numeric import Array
 from rvgpu.ir.types import TensorType
 from rvgpu.isa.machine import Machine
+from rvgpu.runtime.code import Code
 from rvgpu.sim.device import RunStats
 
 
@@ -59,16 +61,37 @@ def _mask_fraction(op: Op, func: Func, binding: Mapping[str, int]) -> tuple[int,
     return int(np.count_nonzero(kept)), int(kept.size)
 
 
-def statistics(func: Func, m: Machine, binding: Mapping[str, int], raw: RunStats, check: Check | None, host: dict[str, float]) -> dict[str, Any]:
-    """The schema of 50-surface."""
-    macs_min = required_macs(func, binding)
+@dataclass(frozen=True)
+class Work:
+    """What a run has to do: multiply-adds and their dtype, and the bytes that must cross DRAM (every input once, every output once)."""
+
+    macs: int
+    dtype: str
+    bytes: int
+
+
+def work_of(func: Func, binding: Mapping[str, int]) -> Work:
     dtype = next((op.operands[0].tensor.dtype.name for op in func.body.ops if op.name == "contract"), "bf16")
-    peak = m.peak_macs_per_cycle(dtype)
-    bytes_min = sum(_bytes(p.value.tensor, binding) for p in func.params if not p.keyword) + sum(_bytes(t, binding) for t in func.result_types)
+    moved = sum(_bytes(p.value.tensor, binding) for p in func.params if not p.keyword) + sum(_bytes(t, binding) for t in func.result_types)
+    return Work(required_macs(func, binding), dtype, moved)
+
+
+def work_of_code(code: Code, binding: Mapping[str, int], raw: RunStats) -> Work:
+    """Without the math: the multiply-adds that were executed, the bytes of the tensors."""
+    tensors = [*code.inputs().values(), *code.results().values()]
+    first = next((t.dtype.name for t in tensors if t.dtype.is_float), "bf16")
+    return Work(raw.macs, first, sum(_bytes(t, binding) for t in tensors))
+
+
+def statistics(kernel: str, m: Machine, binding: Mapping[str, int], work: Work, raw: RunStats, check: Check | None,
+               host: dict[str, float]) -> dict[str, Any]:
+    """The schema of docs/json.md."""
+    macs_min, bytes_min = work.macs, work.bytes
+    peak = m.peak_macs_per_cycle(work.dtype)
     by_matrix, by_dram = macs_min / peak, bytes_min / m.dram.bytes_per_cycle
     ideal = max(by_matrix, by_dram, 1)
     out: dict[str, Any] = {
-        "kernel": func.name, "machine": m.name, "dims": dict(binding), "cycles": raw.cycles, "seconds": raw.cycles / (m.gpu.clock_ghz * 1e9),
+        "kernel": kernel, "machine": m.name, "dims": dict(binding), "cycles": raw.cycles, "seconds": raw.cycles / (m.gpu.clock_ghz * 1e9),
         "launches": [{"name": r.name, "grid": r.grid, "cycles": r.cycles} for r in raw.launches], "instructions": raw.instructions,
         "macs": raw.macs, "macs_min": macs_min, "flops": 2 * macs_min, "dram_bytes": raw.dram_bytes, "dram_bytes_min": bytes_min,
         "utilisation": {"matrix": raw.busy["matrix"], "vector": raw.busy["vector"], "issue": raw.busy["issue"],
@@ -79,7 +102,7 @@ def statistics(func: Func, m: Machine, binding: Mapping[str, int], raw: RunStats
     if check is not None:
         out["check"] = {"passed": check.passed, "max_abs_error": check.max_abs_error, "max_rel_error": check.max_rel_error,
                         "bound_fraction": check.bound_fraction}
-    out["host"] = host
+    out["host"] = {**host, "mips": raw.instructions / max(host["simulate_s"], 1e-9) / 1e6}
     return out
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from rvgpu.isa.prims import copy, imax, ld8, ld16, ld32, ld64, st8, st16, st32, st64, zero
-from rvgpu.sim.memory import l2_line
+from rvgpu.sim.memory import l2_line, record
 from rvgpu.sim.state import AT_BARRIER, CAUSE, F_BARRIER, F_CONTROL, F_MEMORY, RUN, WARP_BYTES, Core, Gpu, Warp
 from rvgpu.sim.translate import ptr
 
 SRC, DST, ROWS, ROW_BYTES, SRC_STRIDE, DST_STRIDE, FILL_ROWS, FILL_BYTES, INDEX = 8, 9, 10, 11, 12, 13, 14, 15, 16
 SPM, DRAM = 0x1000_0000, 0x8000_0000
+UNIT_DMA = 15  # in a trace event: a transfer, not an instruction
 C_DMA, C_BARRIER = CAUSE["data.dma"], CAUSE["barrier"]
 
 
@@ -174,6 +175,8 @@ def dma_go(c: Core, w: Warp, g: Gpu, cfg: int) -> int:
         done = imax(done, c.dma_free >> 8)
     w.tokens += 1
     w.token_last = imax(w.token_last, done)
+    if g.trace_cap != 0:
+        record(g, 0, c.core, w.warp, w.now, 0, UNIT_DMA, begin, done)
     w.token_time[w.tokens & 63] = w.token_last
     c.dma_ring[ring] = w.token_last
     c.dma_n += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from rvgpu.errors import EXIT_SIM_FAULT, RvgpuError
 from rvgpu.isa.codec import decode, disasm
 from rvgpu.isa.machine import Machine
 from rvgpu.sim import issue
-from rvgpu.sim.elf import BASE, Image, load
+from rvgpu.sim.dwarf import Lines, read_lines
+from rvgpu.sim.elf import BASE, Image, link, load
 from rvgpu.sim.engine import engine
 from rvgpu.sim.program import predecode
 from rvgpu.sim.state import (
@@ -33,7 +35,9 @@ from rvgpu.sim.state import (
     Rec,
     Warp,
 )
+from rvgpu.sim.trace import Trace, buffer
 
+TRACE_EVENTS = 4_000_000
 STACK_SLOT = 36864  # 32 KiB of stack and an unmapped page's worth between warps
 FAULTS = {F_ILLEGAL: "illegal instruction", F_MEMORY: "memory access out of bounds", F_JUMP: "jump to what is no instruction",
           F_CONTROL: "illegal control page access", F_TILE: "illegal tile number or index", F_TRAP: "ecall or ebreak",
@@ -56,7 +60,20 @@ class CycleLimit(RvgpuError):
 class Program:
     image: Image
     records: ctypes.Array[Rec]
-    base: int
+    lines: Lines
+
+    def mnemonic(self, pc: int) -> str:
+        at = pc - BASE
+        d = decode(int.from_bytes(bytes(self.image.data[at:at + 4]), "little"))
+        return d.row.name if d else ".word"
+
+    def where(self, pc: int) -> str:
+        """The instruction at pc, and its source line when the program says it."""
+        at = pc - BASE
+        raw = bytes(self.image.data[at:at + 4])
+        d = decode(int.from_bytes(raw, "little"))
+        line = self.lines.at(pc)
+        return f"pc {pc:#x} `{disasm(d, pc) if d else '.word ' + raw[::-1].hex()}`" + (f" from {line}" if line else "")
 
 
 @dataclass(frozen=True)
@@ -83,7 +100,8 @@ class RunStats:
 class Device:
     """One GPU: allocate and write tensors, load programs, launch kernels in order, then `finish()`."""
 
-    def __init__(self, machine: Machine, *, timing: bool = True, max_cycles: int | None = None, memory_bytes: int = 1 << 31) -> None:
+    def __init__(self, machine: Machine, *, timing: bool = True, max_cycles: int | None = None, memory_bytes: int = 1 << 31,
+                 trace: bool = False) -> None:
         self.machine = machine
         self.limit = max_cycles if max_cycles is not None else 1 << 50
         self.memory = np.zeros(memory_bytes, np.uint8)
@@ -95,6 +113,9 @@ class Device:
         self.gpu = self._gpu(machine, timing)
         self.entry_points = engine().core()
         self.stack = 0
+        if trace:
+            self._events = buffer(TRACE_EVENTS)
+            self.gpu.trace, self.gpu.trace_cap = int(self._events.ctypes.data), TRACE_EVENTS
 
     # -- set-up
     def _array(self, n: int, dtype: Any = np.uint8) -> int:
@@ -135,19 +156,16 @@ class Device:
         g.branch, g.barrier, g.dispatch = m.core.taken_branch_cycles, m.gpu.barrier_cycles, m.gpu.cta_dispatch_cycles
         return g
 
-    def load(self, elf: bytes) -> Program:
-        """Places a program's image at DRAM's base; a second program follows the first only if it is the same size or smaller."""
-        image = load(elf, len(self.memory))
-        size = len(image.data)
-        if self.top == 0:
-            stacks = len(self.cores) * 16 * STACK_SLOT
-            self.image_room = -(-max(size, 1 << 20) // 4096) * 4096
-            self.stack = BASE + self.image_room + stacks
-            self.top = self.image_room + stacks
-            if self.top > len(self.memory):
-                raise RvgpuError("E605", "memory is too small for the image and the stacks")
-        elif size > self.image_room:
-            raise RvgpuError("E605", f"an image of {size} bytes does not fit in the {self.image_room} bytes kept for images")
+    def load(self, *files: bytes) -> Program:
+        """Places a program, made of an executable or of objects, at DRAM's base with the stacks behind it. One program per device."""
+        assert self.top == 0, "the program comes first"
+        image = load(files[0], len(self.memory)) if len(files) == 1 else link(files, len(self.memory))
+        stacks = len(self.cores) * 16 * STACK_SLOT
+        self.top = -(-len(image.data) // 4096) * 4096 + stacks
+        self.stack = BASE + self.top
+        if self.top > len(self.memory):
+            raise RvgpuError("E605", f"the image and the stacks need {self.top} bytes, the device has {len(self.memory)}", exit_code=EXIT_SIM_FAULT)
+        self.memory[:len(image.data)] = np.frombuffer(bytes(image.data), np.uint8)
         text = bytes(image.data[image.text[0] - BASE:image.text[0] - BASE + image.text[1]])
         records, wanted = predecode(text, image.text[0], self.machine)
         addresses = engine().handlers(set(wanted))
@@ -157,7 +175,7 @@ class Device:
                     records[at].handler[:] = [addresses[key]] * 4
                 else:
                     records[at].handler[slot] = addresses[key]
-        return Program(image, records, BASE)
+        return Program(image, records, read_lines(image.debug))
 
     def alloc(self, nbytes: int, name: str = "") -> int:
         """256-byte aligned DRAM; returns its guest address."""
@@ -175,6 +193,14 @@ class Device:
     def read(self, addr: int, nbytes: int) -> bytes:
         return self.memory[addr - BASE:addr - BASE + nbytes].tobytes()
 
+    @property
+    def trace(self) -> Trace | None:
+        """What was recorded so far, when the device was made with `trace`."""
+        if not self.gpu.trace_cap:
+            return None
+        kept, program = min(self.gpu.trace_n, TRACE_EVENTS), self._program
+        return Trace(self._events[:kept], self.gpu.trace_n - kept, lru_cache(None)(program.mnemonic))
+
     # -- running
     def launch(self, program: Program, name: str, args: Sequence[int], *, ctas: int, scratchpad_bytes: int = 0) -> LaunchResult:
         """Runs kernel `name` with 8-byte argument slots on `ctas` CTAs; raises SimFault, Deadlock or CycleLimit."""
@@ -184,7 +210,6 @@ class Device:
             raise RvgpuError("E608", f"kernel {name} wants {scratchpad_bytes} bytes of scratchpad, the machine has "
                              f"{self.machine.scratchpad.size_bytes}")
         g, m = self.gpu, self.machine
-        self.memory[:len(program.image.data)] = np.frombuffer(bytes(program.image.data), np.uint8)
         slots = self.alloc(8 * len(args), "arguments")
         self.write(slots, np.array([a & (1 << 64) - 1 for a in args], np.uint64))
         g.recs, g.nrecs = ctypes.addressof(program.records), len(program.records)
@@ -204,7 +229,7 @@ class Device:
         result = LaunchResult(name, ctas, g.end - self.time)
         self.time = g.end
         self.launches.append(result)
-        self._records = program.records
+        self._program = program
         return result
 
     def _call(self, name: str, *args: Any) -> int:
@@ -212,13 +237,6 @@ class Device:
         types = [ctypes.c_void_p if isinstance(a, ctypes.Structure) else ctypes.c_int64 for a in args]
         fn = ctypes.CFUNCTYPE(ctypes.c_int64, *types)(self.entry_points[name])
         return int(fn(*(ctypes.addressof(a) if isinstance(a, ctypes.Structure) else a for a in args)))
-
-    def _where(self, w: Warp, program: Program) -> str:
-        rec = program.records[w.pc]
-        off = rec.pc - BASE
-        d = decode(int.from_bytes(program.image.data[off:off + 4], "little"))
-        text = disasm(d, rec.pc) if d else ".word " + program.image.data[off:off + 4][::-1].hex()
-        return f"pc {rec.pc:#x} `{text}`"
 
     def _near(self, addr: int) -> str:
         best = ""
@@ -240,10 +258,10 @@ class Device:
                 if w.state == AT_BARRIER:
                     c = self.cores[w.core]
                     error.note(f"core {w.core} warp {w.warp} waits at barrier {w.bar}, which has {c.bar_count[w.bar]} of "
-                               f"{c.bar_need[w.bar]} arrivals; {self._where(w, program)}")
+                               f"{c.bar_need[w.bar]} arrivals; {program.where(program.records[w.pc].pc)}")
             return error
         w = self.warps[g.fault_core * self.machine.core.warps + g.fault_warp]
-        place = f"core {g.fault_core} warp {g.fault_warp} cta {w.cta}: {self._where(w, program)}"
+        place = f"core {g.fault_core} warp {g.fault_warp} cta {w.cta}: {program.where(program.records[w.pc].pc)}"
         if code == issue.R_LIMIT:
             return CycleLimit("E703", f"cycle limit of {self.limit} reached", exit_code=EXIT_SIM_FAULT).note(place)
         error = SimFault("E701", FAULTS.get(w.fault, f"fault {w.fault}"), exit_code=EXIT_SIM_FAULT).note(place)
@@ -268,7 +286,7 @@ class Device:
         busy = {"matrix": unit(issue.U_MATRIX), "vector": unit(issue.U_VALU), "exp": unit(issue.U_EXP), "memory": unit(issue.U_LSU),
                 "tile": unit(issue.U_TILE), "dma": sum(c.dma_busy for c in self.cores) / 256 / total,
                 "issue": instructions / (2 * total), "dram": g.dram_lines * 64 / (cycles * m.dram.bytes_per_cycle)}
-        lines = {int(r.pc): (int(r.count), int(r.cycles)) for r in self._records if r.count} if self.launches else {}
+        lines = {int(r.pc): (int(r.count), int(r.cycles)) for r in self._program.records if r.count} if self.launches else {}
         return RunStats(cycles, instructions, sum(w.macs for w in self.warps), g.dram_lines * 64, busy,
                         {k: v / total for k, v in stalls.items()}, list(self.launches), lines)
 

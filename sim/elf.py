@@ -6,6 +6,7 @@ Every offset and count is checked before use; unknown symbols and relocations ar
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rvgpu.errors import EXIT_REJECTED, RvgpuError
@@ -24,7 +25,7 @@ class Image:
     text: tuple[int, int]  # address, size
     symbols: dict[str, int]
     note: bytes | None = None
-    debug: dict[str, bytes] = field(default_factory=dict)
+    debug: list[dict[str, bytes]] = field(default_factory=list)  # of each object
     entry: int = 0
 
 
@@ -72,7 +73,7 @@ def load(data: bytes, memory_bytes: int = 1 << 32) -> Image:
     phnum, _, shnum, shstr = _unpack("<HHHH", data, 56)
     sections = _sections(data, shoff, shnum, shstr)
     if kind == 1:
-        return _link(data, sections, memory_bytes)
+        return link([data], memory_bytes)
     if kind == 2:
         return _executable(data, sections, entry, phoff, phnum, memory_bytes)
     raise _bad(f"type {kind}: only relocatable objects and static executables are read")
@@ -103,41 +104,63 @@ def _symbols(data: bytes, sections: list[_Section]) -> list[tuple[str, int, int]
     return out
 
 
-def _link(data: bytes, sections: list[_Section], memory_bytes: int) -> Image:
-    places: dict[int, int] = {}
-    order = [n for n, s in enumerate(sections) if s.flags & 2]
-    order.sort(key=lambda n: (not sections[n].flags & 4, n))  # text first
-    at = BASE
-    text_end = BASE
-    for n in order:
-        s = sections[n]
+Key = tuple[int, int]  # object, section
+
+
+def link(objects: Sequence[bytes], memory_bytes: int = 1 << 32) -> Image:
+    """Relocatable objects, each complete in itself, side by side from DRAM's base: all text first. Symbols of two objects must differ."""
+    parts = [(data, _sections(data, *_section_table(data))) for data in objects]
+    order = [(o, n) for o, (_, sections) in enumerate(parts) for n, s in enumerate(sections) if s.flags & 2]
+    order.sort(key=lambda key: (not parts[key[0]][1][key[1]].flags & 4, key))
+    places: dict[Key, int] = {}
+    at = text_end = BASE
+    for o, n in order:
+        s = parts[o][1][n]
         align = max(1, s.align)
         if align > 4096 or s.size > memory_bytes:
             raise _bad(f"section {s.name} is too large")
         at = -(-at // align) * align
-        places[n] = at
+        places[o, n] = at
         at += s.size
         if s.flags & 4:
             text_end = at
     if at - BASE > memory_bytes:
         raise _bad("the image is larger than memory")
     blob = bytearray(at - BASE)
-    for n in order:
-        s = sections[n]
-        if s.type != 8:
-            blob[places[n] - BASE:places[n] - BASE + s.size] = data[s.offset:s.offset + s.size]
-    symbols = _symbols(data, sections)
-    _relocate(data, sections, symbols, places, blob)
-    named = {name: places[i] + value for name, i, value in symbols if name and i in places}
-    debug = {s.name: data[s.offset:s.offset + s.size] for s in sections if s.name.startswith(".debug") and s.type == 1}
-    return Image(BASE, blob, (BASE, text_end - BASE), named, _note(data, sections), debug)
+    for (o, n), place in places.items():
+        data, sections = parts[o]
+        if sections[n].type != 8:
+            blob[place - BASE:place - BASE + sections[n].size] = data[sections[n].offset:sections[n].offset + sections[n].size]
+    named: dict[str, int] = {}
+    debug: list[dict[str, bytes]] = []
+    note = None
+    for o, (data, sections) in enumerate(parts):
+        symbols = _symbols(data, sections)
+        mine = {n: place for (owner, n), place in places.items() if owner == o}
+        own_debug = {n: bytearray(data[s.offset:s.offset + s.size]) for n, s in enumerate(sections) if s.name.startswith(".debug") and s.type == 1}
+        _relocate(data, sections, symbols, mine, blob, own_debug)
+        for name, i, value in symbols:
+            if name and i in mine and not name.startswith((".", "$")):
+                if name in named:
+                    raise RvgpuError("E609", f"two objects define {name!r}", exit_code=EXIT_REJECTED)
+                named[name] = mine[i] + value
+        debug.append({sections[n].name: bytes(content) for n, content in own_debug.items()})
+        note = note or _note(data, sections)
+    return Image(BASE, blob, (BASE, text_end - BASE), named, note, debug)
 
 
-def _relocate(data: bytes, sections: list[_Section], symbols: list[tuple[str, int, int]], places: dict[int, int], blob: bytearray) -> None:
+def _section_table(data: bytes) -> tuple[int, int, int]:
+    shoff, = _unpack("<Q", data, 40)
+    _, shnum, shstr = _unpack("<HHH", data, 58)
+    return shoff, shnum, shstr
+
+
+def _relocate(data: bytes, sections: list[_Section], symbols: list[tuple[str, int, int]], places: dict[int, int], blob: bytearray,
+              debug: dict[int, bytearray]) -> None:
     hi: dict[int, int] = {}
     later: list[tuple[int, int, int]] = []
     for s in sections:
-        if s.type != 4 or s.info not in places:
+        if s.type != 4 or s.info not in places and s.info not in debug:
             continue
         for n in range(s.size // 24):
             offset, info, addend = _unpack("<QQq", data, s.offset + 24 * n)
@@ -147,10 +170,13 @@ def _relocate(data: bytes, sections: list[_Section], symbols: list[tuple[str, in
             if index >= len(symbols):
                 raise _bad("a relocation names no symbol")
             name, shndx, value = symbols[index]
+            if s.info in debug:
+                _patch(debug[s.info], offset, kind, places.get(shndx, 0) + value + addend)
+                continue
             if shndx not in places:
                 raise RvgpuError("E602", f"the object needs symbol {name!r}, which nothing here defines", exit_code=EXIT_REJECTED)
             where = places[s.info] + offset
-            if where - BASE + 4 > len(blob):
+            if offset + 8 > sections[s.info].size and where - BASE + 4 > len(blob):
                 raise _bad("a relocation leaves its section")
             target = places[shndx] + value + addend
             if kind in (24, 25):
@@ -164,6 +190,13 @@ def _relocate(data: bytes, sections: list[_Section], symbols: list[tuple[str, in
         word = int.from_bytes(blob[where - BASE:where - BASE + 4], "little")
         word = (word & 0xFFFFF) | low << 20 if kind == 24 else (word & 0x1FFF07F) | (low >> 5) << 25 | (low & 31) << 7
         blob[where - BASE:where - BASE + 4] = word.to_bytes(4, "little")
+
+
+def _patch(section: bytearray, offset: int, kind: int, target: int) -> None:
+    """An address in a debug section (nothing else is relocated there without relaxation)."""
+    size = {1: 4, 2: 8}.get(kind, 0)
+    if size and offset + size <= len(section):
+        section[offset:offset + size] = (target & (1 << 8 * size) - 1).to_bytes(size, "little")
 
 
 def _apply(blob: bytearray, where: int, kind: int, target: int, hi: dict[int, int]) -> None:
@@ -216,7 +249,11 @@ def _executable(data: bytes, sections: list[_Section], entry: int, phoff: int, p
         if flags & 1 and not text[1]:
             text = (v, m)
     named = {name: value for name, i, value in _symbols(data, sections) if name and i}
-    return Image(BASE, blob, text, named, _note(data, sections), {}, entry)
+    return Image(BASE, blob, text, named, _note(data, sections), _debug(data, sections), entry)
+
+
+def _debug(data: bytes, sections: list[_Section]) -> list[dict[str, bytes]]:
+    return [{s.name: data[s.offset:s.offset + s.size] for s in sections if s.name.startswith(".debug") and s.type == 1}]
 
 
 def _note(data: bytes, sections: list[_Section]) -> bytes | None:
@@ -231,7 +268,7 @@ def _note(data: bytes, sections: list[_Section]) -> bytes | None:
 
 
 def write_executable(image: Image, note: bytes = b"") -> bytes:
-    """A static executable of the image, with its symbols and the launch note."""
+    """A static executable of the image: its symbols, the launch note and, of a single object, the line tables."""
     strings = b"\0"
     table = struct.pack("<IBBHQQ", 0, 0, 0, 0, 0, 0)
     for name, value in sorted(image.symbols.items()):
@@ -239,24 +276,20 @@ def write_executable(image: Image, note: bytes = b"") -> bytes:
         strings += name.encode() + b"\0"
     owner = NOTE + b"\0"
     body = struct.pack("<III", len(owner), len(note), 1) + owner + b"\0" * (-len(owner) % 4) + note + b"\0" * (-len(note) % 4)
-    names = b"\0.text\0.symtab\0.strtab\0.shstrtab\0.rvgpu.launch\0"
-    parts = [bytes(image.data), table, strings, names, body]
-    offsets = []
-    at = 4096
-    for p in parts:
-        offsets.append(at)
-        at += -(-len(p) // 16) * 16
-
-    def header(name: str, kind: int, flags: int, addr: int, n: int, link: int = 0, entsize: int = 0) -> bytes:
-        return struct.pack("<IIQQQQIIQQ", names.index(name.encode()), kind, flags, addr, offsets[n], len(parts[n]), link, 1, 8, entsize)
-
-    heads = [b"\0" * 64, header(".text", 1, 6, image.base, 0), header(".symtab", 2, 0, 0, 1, 3, 24), header(".strtab", 3, 0, 0, 2),
-             header(".shstrtab", 3, 0, 0, 3), header(".rvgpu.launch", 7, 0, 0, 4)]
+    debug = image.debug[0] if len(image.debug) == 1 else {}
+    # name, type, flags, address, content, link, entry size
+    parts: list[tuple[str, int, int, int, bytes, int, int]] = [
+        (".text", 1, 6, image.base, bytes(image.data), 0, 0), (".symtab", 2, 0, 0, table, 3, 24), (".strtab", 3, 0, 0, strings, 0, 0),
+        (".rvgpu.launch", 7, 0, 0, body, 0, 0), *((n, 1, 0, 0, content, 0, 0) for n, content in sorted(debug.items()))]
+    names = b"\0" + b"".join(p[0].encode() + b"\0" for p in parts) + b".shstrtab\0"
+    parts.append((".shstrtab", 3, 0, 0, names, 0, 0))
+    heads, blob, at = [b"\0" * 64], b"", 4096
+    for name, kind, flags, addr, content, linked, entsize in parts:
+        heads.append(struct.pack("<IIQQQQIIQQ", names.index(b"\0" + name.encode() + b"\0") + 1, kind, flags, addr, at + len(blob), len(content),
+                                 linked, 1 if kind == 2 else 0, 8, entsize))
+        blob += content + b"\0" * (-len(content) % 16)
     start = image.entry or image.text[0]
-    out = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01" + b"\0" * 9, 2, 243, 1, start, 64, at, 5, 64, 56, 1, 64, len(heads), 4)
-    out += struct.pack("<IIQQQQQQ", 1, 7, 4096, image.base, image.base, len(parts[0]), len(parts[0]), 4096)
-    blob = bytearray(at)
-    blob[:len(out)] = out
-    for o, p in zip(offsets, parts, strict=True):
-        blob[o:o + len(p)] = p
-    return bytes(blob) + b"".join(heads)
+    head = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01" + b"\0" * 9, 2, 243, 1, start, 64, at + len(blob), 5, 64, 56, 1, 64,
+                       len(heads), len(heads) - 1)
+    head += struct.pack("<IIQQQQQQ", 1, 7, 4096, image.base, image.base, len(image.data), len(image.data), 4096)
+    return head.ljust(at, b"\0") + blob + b"".join(heads)

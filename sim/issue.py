@@ -7,7 +7,7 @@ smallest e; ties: the warp that issued last, then the one longest without issue,
 from __future__ import annotations
 
 from rvgpu.isa.prims import imax, imin, ld64, st64, zero
-from rvgpu.sim.memory import dram_line, l1_load, l1_store
+from rvgpu.sim.memory import dram_line, l1_load, l1_store, record
 from rvgpu.sim.state import (
     CAUSE,
     CORE_BYTES,
@@ -177,6 +177,8 @@ def retire(c: Core, w: Warp, r: Rec, g: Gpu, e: int) -> int:
             last = imax(first + cost - 1, done)
     else:
         last = first + cost - 1
+    c.last_start = start
+    c.last_cost = cost
     if unit != U_NONE:
         c.free[unit] = start + cost
         c.busy[unit] += cost
@@ -328,6 +330,8 @@ def step(c: Core, g: Gpu, limit: int) -> int:
             r.cycles += 1
             c.slot[r.vector] = best + 1
             retire(c, w, r, g, best)
+            if g.trace_cap != 0:
+                record(g, r.pc, c.core, pick, best, why, r.unit, c.last_start, c.last_start + c.last_cost)
         if w.next != w.pc + (r.size >> 1):
             w.earliest = imax(w.earliest, best + 1 + g.branch)
         c.last_warp = pick

@@ -6,7 +6,7 @@ Times are cycles; the two shared queues count in 1/256 cycle so that any bandwid
 from __future__ import annotations
 
 from rvgpu.isa.prims import imax, ld64, st64
-from rvgpu.sim.state import Core, Gpu
+from rvgpu.sim.state import TRACE_WORDS, Core, Gpu
 
 
 def dram_line(g: Gpu, t: int) -> int:
@@ -87,3 +87,19 @@ def l1_load(c: Core, g: Gpu, addr: int, t: int) -> int:
 def l1_store(c: Core, g: Gpu, addr: int, t: int) -> int:
     """Write-through, no allocation: the line goes to L2; returns when L2 has taken it."""
     return l2_line(g, addr >> 6, t, 1)
+
+
+def record(g: Gpu, pc: int, core: int, warp: int, issue: int, why: int, unit: int, start: int, end: int) -> int:
+    """Appends a trace event; counts on when the buffer is full."""
+    if g.trace_n < g.trace_cap:
+        at = g.trace + g.trace_n * (8 * TRACE_WORDS)
+        st64(at, pc)
+        st64(at + 8, core)
+        st64(at + 16, warp)
+        st64(at + 24, issue)
+        st64(at + 32, why)
+        st64(at + 40, unit)
+        st64(at + 48, start)
+        st64(at + 56, end)
+    g.trace_n += 1
+    return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 
 U8, U32, U64, I64 = ctypes.c_uint8, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
+TRACE_WORDS = 8  # of a trace event: pc, core, warp, issue, cause, unit, start, end
 REGS = 104  # scoreboard: x 0-31, f 32-63, v 64-95, tiles 96-99, spare
 UNITS = 12
 CAUSES = ("issued", "data.vector", "data.matrix", "data.exp", "data.scratchpad", "data.l1", "data.l2", "data.dram", "data.dma", "unit",
@@ -45,7 +46,7 @@ class Core(ctypes.Structure):
                 ("bar_count", I64 * 16), ("bar_need", I64 * 16), ("bar_time", I64 * 16), ("dma_ring", I64 * 64), ("dma_n", I64),
                 ("dma_free", I64), ("dma_lines", I64), ("dma_busy", I64), ("l1_tags", U64), ("l1_use", U64), ("mshr", I64 * 64), ("mshr_n", I64),
                 ("last_warp", I64), ("instructions", I64), ("vectors", I64), ("l1_hits", I64), ("l1_misses", I64), ("issue_order", I64 * 32),
-                ("order", I64), ("cta_start", I64), ("core", I64)]
+                ("order", I64), ("cta_start", I64), ("core", I64), ("last_start", I64), ("last_cost", I64)]
 
 
 class Gpu(ctypes.Structure):

@@ -11,19 +11,14 @@ from rvgpu.ir.dims import Dim
 from rvgpu.ir.numeric import numpy_dtype, round_to
 from rvgpu.ir.parse import parse_kernel
 from rvgpu.ir.text import print_func, same
-from rvgpu.ir.tidy import tidy
 from rvgpu.ir.tile_build import K, KFunc, KTensor
 from rvgpu.ir.tile_eval import Deadlock, multiply, run_kernel
 from rvgpu.ir.tile_ops import K_OPS
 from rvgpu.ir.tile_verify import verify_kernel
 from rvgpu.ir.types import DType, OpndType, ScalarType, VecType
 from rvgpu.ir.verify import VerifyError, verify
-from rvgpu.passes.cluster import Cluster
-from rvgpu.passes.expand import Expand
-from rvgpu.passes.grid import Grid
-from rvgpu.passes.pipeline_dma import PipelineDma
-from rvgpu.passes.stage import Stage
-from rvgpu.passes.tile import Tile
+from rvgpu.passes.context import Context
+from rvgpu.passes.pipeline import PIPELINE, run_passes
 from tests import level_t, streams
 from tests.test_lowering import SPM, facts
 
@@ -34,11 +29,10 @@ SIZES = {"M": 9, "N": 11, "K": 13, "B": 1, "G": 2, "R": 2, "S": 5, "T": 17, "D":
 def stages(func):
     """The kernel after each pass from P7 to P9."""
     upper = {n: 1 << (v - 1).bit_length() for n, v in SIZES.items()}
-    kf = Tile(facts(8, 128, 2), {"D": 8}, upper).run(func)
-    yield kf
-    for p in (Grid(), PipelineDma(), Stage(SPM)):
-        kf = p.run(kf)
-        yield kf
+    context = Context(facts(8, 128, 2), {"D": 8}, upper)
+    for p in PIPELINE[4:]:
+        func, = run_passes([func], [p], context)
+        yield func
 
 
 @pytest.mark.parametrize("func", [streams.gemm(bias=True), streams.softmax(), streams.attention(lse=True)], ids=lambda f: f.name)
@@ -301,8 +295,8 @@ def test_lowered_kernels_are_within_bounds(name):
     scalars = {"scale": 0.3} if name == "attention" else {}
     func.result_names = ["out"]
     (ref,), (bound,) = reference(func, arrays, scalars)
-    (cluster,) = Cluster().run(Expand().run(func)).kernels
-    verify(tidy(cluster))
+    cluster, = run_passes([func], PIPELINE[:4], Context(facts(8, 128, 2)))
+    verify(cluster)
     *_, kf = stages(cluster)
     verify_kernel(kf, SPM)
     out = np.zeros(ref.shape, numpy_dtype(func.result_types[0].dtype))

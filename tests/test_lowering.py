@@ -7,10 +7,12 @@ import pytest
 
 from rvgpu.ir.tile_eval import numpy_dtype, run_kernel
 from rvgpu.ir.types import DType
+from rvgpu.passes.context import Context, Facts
 from rvgpu.passes.grid import Grid
+from rvgpu.passes.pipeline import run_passes
 from rvgpu.passes.pipeline_dma import PipelineDma
 from rvgpu.passes.stage import Stage
-from rvgpu.passes.tile import Facts, Tile
+from rvgpu.passes.tile import Tile
 from tests import streams
 
 SPM = 1 << 18
@@ -22,8 +24,8 @@ def facts(te: int, vlen: int, warps: int, cores: int = 2) -> Facts:
 
 def run(func, arrays, dims, scalars=None, *, te=8, vlen=128, warps=2, ctas=2, static=(), **options):
     upper = {n: 1 << max(0, (v - 1).bit_length()) for n, v in dims.items()}
-    tile = Tile(facts(te, vlen, warps), {n: dims[n] for n in static}, upper, **options)
-    kf = Stage(SPM).run(PipelineDma().run(Grid().run(tile.run(func))))
+    context = Context(facts(te, vlen, warps), {n: dims[n] for n in static}, upper)
+    kf, = run_passes([func], [Tile(**options), Grid(), PipelineDma(), Stage()], context)
     tensors = dict(arrays)
     for t in kf.tensors:
         if t.output:

@@ -10,26 +10,16 @@ from rvgpu.codegen_rvgpu.riscv import compile_llvm
 from rvgpu.ir.tile_eval import numpy_dtype
 from rvgpu.ir.types import DType
 from rvgpu.isa.machine import load_machine
-from rvgpu.passes.grid import Grid
-from rvgpu.passes.pipeline_dma import PipelineDma
-from rvgpu.passes.stage import Stage
-from rvgpu.passes.tile import Facts, Tile
+from rvgpu.passes.context import Context, Facts
+from rvgpu.passes.pipeline import PIPELINE, run_passes
 from rvgpu.sim.device import Device
 from tests import streams
-
-
-def facts_of(m):
-    return Facts(m.gpu.cores, m.core.warps, m.vector.vlen, m.vector.dlen, m.matrix.te, m.scratchpad.size_bytes,
-                 {d: m.peak_macs_per_cycle(d) / m.gpu.cores for d in ("bf16", "f16", "f32")}, m.dma.bytes_per_cycle, m.dma.transpose_factor,
-                 m.l2.bytes_per_cycle, m.dram.bytes_per_cycle, m.dram.latency_cycles, m.gpu.barrier_cycles, m.gpu.launch_cycles,
-                 m.matrix.tile_move_bytes_per_cycle)
 
 
 def simulate(func, arrays, dims, scalars=(), static=(), machine="base", **overrides):
     m = load_machine(machine, overrides)
     upper = {n: 1 << max(0, (v - 1).bit_length()) for n, v in dims.items()}
-    kf = Tile(facts_of(m), {n: dims[n] for n in static}, upper).run(func)
-    kf = Stage(m.scratchpad.size_bytes).run(PipelineDma().run(Grid().run(kf)))
+    kf, = run_passes([func], PIPELINE[4:], Context(Facts.of(m), {n: dims[n] for n in static}, upper))
     dev = Device(m, memory_bytes=1 << 28)
     program = dev.load(compile_llvm(emit_llvm(kf), m.vector.vlen).object)
     args, outs = [], []

@@ -10,15 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["RvgpuError", "dims", "kernel", "load_machine", "machine_names"]
+__all__ = ["RvgpuError", "dims", "interpret", "kernel", "load_machine", "machine_names"]
 
 if TYPE_CHECKING:
     from rvgpu.errors import RvgpuError
     from rvgpu.isa.machine import load_machine, machine_names
-    from rvgpu.runtime.kernel import kernel
+    from rvgpu.runtime.kernel import interpret, kernel
 
-_WHERE = {"kernel": "rvgpu.runtime.kernel", "load_machine": "rvgpu.isa.machine", "machine_names": "rvgpu.isa.machine",
-          "RvgpuError": "rvgpu.errors"}
+_WHERE = {"interpret": "rvgpu.runtime.kernel", "kernel": "rvgpu.runtime.kernel", "load_machine": "rvgpu.isa.machine",
+          "machine_names": "rvgpu.isa.machine", "RvgpuError": "rvgpu.errors"}
 
 
 def dims(names: str) -> Any:

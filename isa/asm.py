@@ -1,0 +1,147 @@
+"""Assembly text to words, from the same rows as everything else: what `disasm` prints assembles back to the same bits.
+
+A line is `label:` or `name operands`; `#` starts a comment. Branches take labels or absolute addresses. Of the usual aliases there are
+`li mv nop ret j beqz bnez`. It is for tests and hand-written kernels; it does no relaxation and emits no compressed instructions.
+"""
+
+from __future__ import annotations
+
+import re
+
+from rvgpu.errors import Loc, RvgpuError, did_you_mean
+from rvgpu.isa.codec import IMM, REG, F, X
+from rvgpu.isa.rows import BY_NAME, FORMATS
+
+XREG = {n: i for i, n in enumerate(X)} | {f"x{i}": i for i in range(32)} | {"fp": 8}
+FREG = {n: i for i, n in enumerate(F)} | {f"f{i}": i for i in range(32)}
+VREG = {f"v{i}": i for i in range(32)}
+LMUL = {"m1": 0, "m2": 1, "m4": 2, "m8": 3, "mf8": 5, "mf4": 6, "mf2": 7}
+REACH = {"imm_i": 12, "imm_s": 12, "imm_b": 13, "imm_j": 21, "simm5": 5}  # signed bits
+
+
+class _Line:
+    def __init__(self, file: str, number: int, text: str) -> None:
+        self.loc = Loc(file, number, len(text) - len(text.lstrip()) + 1, max(1, len(text.strip())), text)
+
+    def fail(self, message: str, hint: str | None = None) -> RvgpuError:
+        error = RvgpuError("E620", message, self.loc)
+        return error.hint(hint) if hint else error
+
+
+def assemble(text: str, base: int = 0x8000_0000, file: str = "<asm>") -> bytes:
+    """The words of a text placed at `base`. E620 with the line."""
+    items: list[tuple[_Line, str, list[str]]] = []
+    labels: dict[str, int] = {}
+    for n, raw in enumerate(text.splitlines(), 1):
+        line, rest = _Line(file, n, raw), raw.split("#")[0].strip()
+        while m := re.match(r"([A-Za-z_.][\w.]*):\s*", rest):
+            labels[m[1]] = base + 4 * len(items)
+            rest = rest[m.end():]
+        if rest:
+            name, _, operands = rest.partition(" ")
+            ops = [o.strip() for o in operands.split(",")] if operands.strip() else []
+            items += [(line, *x) for x in _alias(line, name, ops)]
+    out = b""
+    for line, name, ops in items:
+        out += _word(line, name, ops, base + len(out), labels).to_bytes(4, "little")
+    return out
+
+
+def _alias(line: _Line, name: str, ops: list[str]) -> list[tuple[str, list[str]]]:
+    if name == "li":
+        return _load_immediate(ops[0], _number(line, ops[1]))
+    simple = {"mv": ("addi", [*ops, "0"]), "nop": ("addi", ["zero", "zero", "0"]), "ret": ("jalr", ["zero", "ra", "0"]), "j": ("jal", ["zero", *ops]),
+              "beqz": ("beq", [*ops[:1], "zero", *ops[1:]]), "bnez": ("bne", [*ops[:1], "zero", *ops[1:]])}
+    return [simple.get(name, (name, ops))]
+
+
+def _load_immediate(rd: str, value: int) -> list[tuple[str, list[str]]]:
+    if -2048 <= value < 2048:
+        return [("addi", [rd, "zero", str(value)])]
+    if -(1 << 31) <= value < 1 << 31:
+        low = (value & 0xFFF) - (0x1000 if value & 0x800 else 0)
+        high = value - low >> 12 & 0xFFFFF
+        return [("lui", [rd, str(high)]), ("addiw", [rd, rd, str(low)])]
+    low = (value & 0xFFF) - (0x1000 if value & 0x800 else 0)
+    return [*_load_immediate(rd, value - low >> 12), ("slli", [rd, rd, "12"]), ("addi", [rd, rd, str(low)])]
+
+
+def _number(line: _Line, text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise line.fail(f"a number needed, found {text!r}") from None
+
+
+def _word(line: _Line, name: str, ops: list[str], pc: int, labels: dict[str, int]) -> int:
+    if name == "sf.vsettnt":
+        return _vsettnt(line, ops)
+    if name not in BY_NAME:
+        near = did_you_mean(name, BY_NAME)
+        raise line.fail(f"no instruction is called {name}", f"did you mean {near}?" if near else None)
+    row = BY_NAME[name]
+    fields = FORMATS[row.fmt]
+    if row.kind.startswith(("load", "store", "fload", "fstore")) and len(ops) == 2 and "(" in ops[1]:
+        offset, _, register = ops[1].rstrip(")").partition("(")
+        ops = [ops[0], offset or "0", register]
+    word, rest = row.match, list(ops)
+    for f in fields:
+        if f == "vm":
+            masked = bool(rest) and rest[-1] == "v0.t"
+            if masked:
+                rest.pop()
+            word |= (not masked) << 25
+        elif f in ("zimm11", "zimm10"):
+            word |= IMM[f][1](_vtype(line, rest))
+            rest = []
+        else:
+            if not rest:
+                raise line.fail(f"{name} takes {', '.join(fields)}; {len(ops)} operands given")
+            word |= _field(line, f, rest.pop(0), pc, labels)
+    if rest:
+        raise line.fail(f"{name} takes {', '.join(fields)}; {', '.join(rest)} is too much")
+    return word
+
+
+def _field(line: _Line, f: str, text: str, pc: int, labels: dict[str, int]) -> int:
+    if f in REG and f != "uimm":
+        text = text.strip("()")
+        table = {"x": XREG, "f": FREG, "v": VREG}[f[0]]
+        if text not in table:
+            raise line.fail(f"a register of {f[0]} needed, found {text!r}")
+        return table[text] << REG[f]
+    if f in ("mt", "mtd"):
+        if not re.fullmatch(r"mt\d+", text):
+            raise line.fail(f"a tile such as mt4 needed, found {text!r}")
+        return (int(text[2:]) >> 2) << 10 if f == "mt" else int(text[2:]) << 8
+    value = labels[text] if f in ("imm_b", "imm_j") and text in labels else _number(line, text)
+    if f in ("imm_b", "imm_j"):
+        value -= pc
+    if f in REACH and not -(1 << REACH[f] - 1) <= value < 1 << REACH[f] - 1:
+        raise line.fail(f"{text} does not fit in {REACH[f]} bits")
+    if f == "uimm":
+        return (value & 31) << REG[f]
+    return IMM[f][1](value << 12 if f == "imm_u" else value)
+
+
+def _vtype(line: _Line, parts: list[str]) -> int:
+    z = 0
+    for p in parts:
+        if re.fullmatch(r"e(8|16|32|64)", p):
+            z |= {8: 0, 16: 1, 32: 2, 64: 3}[int(p[1:])] << 3
+        elif p in LMUL:
+            z |= LMUL[p]
+        elif p in ("ta", "tu", "ma", "mu"):
+            z |= {"ta": 64, "ma": 128}.get(p, 0)
+        else:
+            raise line.fail(f"a vtype part such as e32, m4, ta needed, found {p!r}")
+    return z
+
+
+def _vsettnt(line: _Line, ops: list[str]) -> int:
+    if len(ops) != 4 or not (m := re.fullmatch(r"e(8|16|32|64)(alt)?", ops[2])) or ops[3] not in ("w1", "w2", "w4"):
+        raise line.fail("sf.vsettnt takes rd, rs1, eN[alt], w1|w2|w4")
+    sew = {8: 0, 16: 1, 32: 2, 64: 3}[int(m[1])]
+    z = sew << 3 | bool(m[2]) << 8 | (("w1", "w2", "w4").index(ops[3]) + 1) << 9
+    word = BY_NAME["vsetvli"].match | IMM["zimm11"][1](z)
+    return word | _field(line, "xd", ops[0], 0, {}) | _field(line, "x1", ops[1], 0, {})

@@ -1,0 +1,87 @@
+"""What passes are given besides the IR: the machine as they see it, the dims' values, and where they leave their remarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rvgpu.ir.core import Op
+from rvgpu.ir.dims import Dim
+from rvgpu.isa.machine import Machine
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The machine as the model sees it; rates per cycle, of one core unless said otherwise."""
+
+    cores: int
+    warps: int
+    vlen: int
+    dlen: int
+    te: int
+    spm_bytes: int
+    macs: Mapping[str, float]  # multiply-adds per cycle by dtype name
+    dma_bytes: float
+    transpose_factor: float  # how many times slower an element transpose is
+    l2_bytes: float  # whole GPU
+    dram_bytes: float  # whole GPU
+    dram_latency: float
+    barrier: float
+    launch: float
+    tile_move_bytes: float
+
+    @staticmethod
+    def of(m: Machine) -> Facts:
+        macs = {d: m.peak_macs_per_cycle(d) / m.gpu.cores for d in ("bf16", "f16", "f32")}
+        return Facts(m.gpu.cores, m.core.warps, m.vector.vlen, m.vector.dlen, m.matrix.te, m.scratchpad.size_bytes, macs, m.dma.bytes_per_cycle,
+                     m.dma.transpose_factor, m.l2.bytes_per_cycle, m.dram.bytes_per_cycle, m.dram.latency_cycles, m.gpu.barrier_cycles,
+                     m.gpu.launch_cycles, m.matrix.tile_move_bytes_per_cycle)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a kernel is specialised to: machine facts, exact extents, and upper bounds (a power of two) of the other dims."""
+
+    vlen: int
+    te: int
+    warps: int
+    cores: int
+    spm_bytes: int
+    exact: Mapping[str, int] = field(default_factory=dict)
+    upper: Mapping[str, int] = field(default_factory=dict)
+
+    def bound(self, dim: Dim) -> int:
+        """The largest value `dim` may have in this kernel (its names are bounded; negative terms count as 0)."""
+        out = dim.const
+        for n, c in dim.terms:
+            if n in self.exact:
+                out += c * self.exact[n]
+            elif c > 0:
+                out += c * self.upper[n]
+        return out
+
+    def static(self, dim: Dim) -> int | None:
+        return dim.value(self.exact) if all(n in self.exact for n in dim.names) else None
+
+
+@dataclass
+class Remark:
+    """A fusion that was not made, a choice and its price: `--remarks` prints them at the op's line."""
+
+    text: str
+    op: Op | None = None
+
+
+@dataclass
+class Context:
+    """`exact` dims are compiled in; kernels are right for every value of the others up to `upper`."""
+
+    facts: Facts
+    exact: Mapping[str, int] = field(default_factory=dict)
+    upper: Mapping[str, int] = field(default_factory=dict)
+    remarks: list[Remark] = field(default_factory=list)
+    predicted: dict[str, float] = field(default_factory=dict)  # cycles by the model of P7, by kernel
+
+    def limits(self) -> Limits:
+        f = self.facts
+        return Limits(f.vlen, f.te, f.warps, f.cores, f.spm_bytes, dict(self.exact), dict(self.upper))

@@ -1,0 +1,75 @@
+"""Runs compiled code on a device: places tensors, fills argument slots, launches the kernels in order, reads the results back."""
+
+from __future__ import annotations
+
+import math
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rvgpu.errors import RvgpuError
+from rvgpu.ir.numeric import numpy_dtype
+from rvgpu.ir.types import DType, TensorType
+from rvgpu.isa.machine import Machine
+from rvgpu.runtime.code import Code
+from rvgpu.sim.device import Device, RunStats
+from rvgpu.sim.trace import Trace
+
+
+@dataclass
+class Launched:
+    outputs: dict[str, Any]
+    raw: RunStats
+    trace: Trace | None
+    engine_s: float
+    simulate_s: float
+
+
+def run_code(code: Code, machine: Machine, binding: Mapping[str, int], inputs: Mapping[str, Any], scalars: Mapping[str, Any], *,
+             elf: bytes | None = None, max_cycles: int | None = None, timing: bool = True, trace: bool = False) -> Launched:
+    """Inputs by name, each of its tensor's shape and dtype; `elf` is the executable when the code came from one."""
+    started = time.perf_counter()
+    dev = Device(machine, max_cycles=max_cycles, timing=timing, trace=trace)
+    program = dev.load(elf) if elf is not None else dev.load(*(k.object for k in code.kernels))
+    places: dict[str, int] = {}
+    for name, x in inputs.items():
+        places[name] = dev.alloc(x.nbytes, name)
+        dev.write(places[name], x)
+    results = code.results()
+    for name, t in [*code.temps.items(), *results.items()]:
+        places[name] = dev.alloc(size_bytes(t, binding), name)
+    ready = time.perf_counter()
+    for k in code.kernels:
+        if all(0 in shape(TensorType(t.dims, t.dtype), binding) for t in k.tensors if t.output):
+            continue  # an empty result launches nothing
+        args = [places[t.name] for t in k.tensors] + [0] + [scalar_slot(scalars[n], t) for n, t in k.scalars]
+        args += [binding[d] for d in k.dims] + [machine.matrix.te]
+        dev.launch(program, k.name, args, ctas=machine.gpu.cores, scratchpad_bytes=k.spm_bytes)
+    raw = dev.finish()
+    done = time.perf_counter()
+    outputs = {n: np.frombuffer(dev.read(places[n], size_bytes(t, binding)), numpy_dtype(t.dtype)).reshape(shape(t, binding))
+               for n, t in results.items()}
+    return Launched(outputs, raw, dev.trace, ready - started, done - ready)
+
+
+def shape(t: TensorType, binding: Mapping[str, int]) -> list[int]:
+    return [d.value(binding) for d in t.dims]
+
+
+def size_bytes(t: TensorType, binding: Mapping[str, int]) -> int:
+    return math.prod(shape(t, binding)) * numpy_dtype(t.dtype).itemsize
+
+
+def scalar_slot(value: Any, dtype: DType) -> int:
+    """An argument slot: float bits zero-extended, integers sign-extended."""
+    if dtype == DType.f32:
+        return int(struct.unpack("<I", struct.pack("<f", value))[0])
+    if dtype.is_float:
+        return int.from_bytes(np.asarray(value).astype(numpy_dtype(dtype)).tobytes(), "little")
+    if int(value) != value:
+        raise RvgpuError("E207", f"a scalar of {dtype} is an integer, found {value}")
+    return int(value)

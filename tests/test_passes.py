@@ -1,0 +1,120 @@
+"""Every pass: what it makes verifies, prints back, and means what its input meant, in NumPy, at random ragged sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rvgpu.errors import RvgpuError
+from rvgpu.ir.bounds import compare, reference
+from rvgpu.ir.core import Func
+from rvgpu.ir.evaluate import evaluate
+from rvgpu.ir.numeric import numpy_dtype, round_to
+from rvgpu.ir.parse import parse
+from rvgpu.ir.text import print_func, print_funcs, same
+from rvgpu.ir.tile_eval import run_kernel
+from rvgpu.passes.context import Context
+from rvgpu.passes.pipeline import PASSES, PIPELINE, parse_passes, print_passes, run_passes, temporaries
+from rvgpu.passes.tile import Tile
+from rvgpu.runtime.kernel import Kernel, bucket, kernel, load_file
+from tests.test_lowering import facts
+
+ZOO = load_file("examples/zoo.rvg")
+TEXTS = {
+    "layernorm": "def layernorm(x: f32[M, N], w: f32[N]) -> f32[M, N]:\n    c = x - mean(x, over=N)\n"
+                 "    return c * rsqrt(mean(c * c, over=N) + 1e-5) * w",
+    "lse": "def lse(q: bf16[S, D], k: bf16[T, D], v: bf16[T, D]) -> (bf16[S, D], f32[S]):\n    s: f32 = (q @ k) * 0.3\n"
+           "    return softmax(s, over=T) @ v, logsumexp(s, over=T)",
+    "two_steps": "def two_steps(x: f32[M, N], w: f32[N, K]) -> f32[M, K]:\n    return softmax(softmax(x, over=N) @ w, over=K)",
+    "temporary_names": "def temporary_names(t0: f32[M, N], t1: f32[N, K]) -> f32[M, K]:\n    return softmax(t0 @ t1, over=K)",
+}
+KERNELS = {n: Kernel(ZOO[n]) for n in ("gemm_bias_gelu", "row_softmax", "rmsnorm", "attention", "rope", "swiglu_mlp")}
+KERNELS |= {n: kernel(t) for n, t in TEXTS.items()}
+
+
+def meaning(units, arrays, scalars, dims, ctas=2):
+    """What the functions compute, one after the other; results by name."""
+    known = dict(arrays)
+    for u in units:
+        if isinstance(u, Func):
+            made = evaluate(u, {p.name: known[p.name] for p in u.params if not p.keyword}, scalars, dims=dims)
+            known.update(zip(u.result_names, made, strict=True))
+            continue
+        for t in u.tensors:
+            if t.output:
+                known[t.name] = np.zeros([d.value(dims) for d in t.dims], numpy_dtype(t.dtype))
+        own = {n: scalars[n] for n, _ in u.scalars}
+        run_kernel(u, {t.name: known[t.name] for t in u.tensors}, own, {n: dims[n] for n in u.dims}, ctas=ctas)
+    return known
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@settings(max_examples=4, deadline=None)
+@given(data=st.data())
+def test_meaning_before_is_meaning_after(name, data):
+    func = KERNELS[name].func
+    sizes = {n: data.draw(st.integers(1, 8 if n in "BGRH" else 19), label=n) for n in func.dim_names()}
+    rng = np.random.default_rng(0)
+    arrays = {p.name: round_to(rng.standard_normal([d.value(sizes) for d in p.value.tensor.dims]), p.value.tensor.dtype)
+              for p in func.params if not p.keyword}
+    scalars = {p.name: 0.3 if p.default is None else p.default for p in func.params if p.keyword}
+    refs, bounds = reference(func, arrays, scalars, dims=sizes)
+    te = data.draw(st.sampled_from([4, 8]), label="te")
+    context = Context(facts(te, 128, data.draw(st.integers(1, 3), label="warps")), sizes, {n: bucket(v) for n, v in sizes.items()})
+    after_tile = []
+
+    def look(p, units, _seconds):
+        text = print_funcs(units)
+        again = parse(text)
+        assert print_funcs(again) == text and all(map(same, units, again)), p.name
+        known = meaning(again, arrays, scalars, sizes)
+        outs = [known[n] for n in func.result_names]
+        for out, ref, bound in zip(outs, refs, bounds, strict=True):
+            assert compare(out, ref, bound).passed, (p.name, compare(out, ref, bound))
+        if isinstance(units[0], Func):
+            return
+        after_tile.append(b"".join(x.tobytes() for x in outs))
+
+    run_passes([func], PIPELINE, context, look)
+    assert len(set(after_tile)) == 1, "P9, P11 and P12 move work in time and place, never a bit of the result"
+
+
+def test_pass_text_round_trip():
+    assert print_passes(parse_passes("simplify, tile{bk=64 , wm=2},grid")) == "simplify,tile{wm=2,bk=64},grid"
+    assert print_passes(parse_passes(print_passes(PIPELINE))) == print_passes(PIPELINE) == ",".join(PASSES)
+    adjusted = parse_passes("+tile{bk=32}")
+    assert [p.name for p in adjusted] == list(PASSES) and adjusted[4] == Tile(bk=32)
+
+
+@pytest.mark.parametrize("text,said", [("tille", "did you mean tile?"), ("tile{bq=1}", "known: bk, im, jn, wm, wn"), ("tile{bk=x}", "an integer needed"),
+                                       ("tile{bk=1", "cannot read passes at")])
+def test_bad_pass_text(text, said):
+    with pytest.raises(RvgpuError) as e:
+        parse_passes(text)
+    assert said in e.value.render() and e.value.exit_code == 2
+
+
+def test_options_pin_the_tile_and_change_no_bit():
+    func = KERNELS["gemm_bias_gelu"].func
+    sizes = {"M": 19, "N": 21, "K": 17}
+    rng = np.random.default_rng(0)
+    arrays = {p.name: round_to(rng.standard_normal([d.value(sizes) for d in p.value.tensor.dims]), p.value.tensor.dtype) for p in func.params}
+    outs = set()
+    for text in ("+tile", "+tile{im=1,jn=2}", "+tile{wm=1}", "+tile{wm=2,wn=1}"):
+        units = run_passes([func], parse_passes(text), Context(facts(8, 128, 2), {}, {n: bucket(v) for n, v in sizes.items()}))
+        outs.add(meaning(units, arrays, {}, sizes)["out"].tobytes())
+    assert len(outs) == 1
+
+
+def test_workspace_names_avoid_the_user_s():
+    units = run_passes([KERNELS["temporary_names"].func], PIPELINE[:4], Context(facts(8, 128, 2)))
+    assert len(units) == 2 and not set(temporaries(units)) & {"t0", "t1", "out"}
+
+
+def test_remarks_say_what_was_chosen():
+    context = Context(facts(8, 128, 2), {"D": 8}, {n: 64 for n in "BGRST"} | {"D": 8})
+    run_passes([KERNELS["attention"].func], PIPELINE, context)
+    assert any("warps of" in r.text and "cycles" in r.text for r in context.remarks) and context.predicted["attention"] > 0
+    assert "stream" in print_func(run_passes([KERNELS["attention"].func], PIPELINE[:4], context)[0])

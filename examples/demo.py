@@ -32,7 +32,10 @@ def main() -> None:
     out.mkdir(exist_ok=True)
     code = compiled.code(result.stats["dims"])
     (out / "attention.s").write_text(code.kernels[0].asm)
-    print(f"  assembly     {out / 'attention.s'} ({len(code.kernels[0].asm.splitlines())} lines)")
+    (out / "attention.elf").write_bytes(code.elf())
+    trace = result.trace(str(out / "attention.pftrace"))
+    print(f"  assembly     {out / 'attention.s'} ({len(code.kernels[0].asm.splitlines())} lines), binary {out / 'attention.elf'}")
+    print(f"  trace        {out / 'attention.pftrace'} ({len(trace.events)} events; open it at ui.perfetto.dev)")
 
 
 if __name__ == "__main__":

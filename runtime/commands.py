@@ -24,6 +24,7 @@ from rvgpu.runtime.kernel import Compiled, Kernel, bucket, load_file, read_text
 from rvgpu.runtime.launch import run_code, shape
 from rvgpu.runtime.stats import describe, statistics, work_of_code
 from rvgpu.sim.elf import load as load_elf
+from rvgpu.sim.trace import Trace
 
 Args = argparse.Namespace
 
@@ -225,7 +226,7 @@ def opt(args: Args) -> int:
 
 # -- run and sim
 
-def finish(args: Args, stats: dict[str, Any], outputs: dict[str, Any]) -> int:
+def finish(args: Args, stats: dict[str, Any], outputs: dict[str, Any], trace: Trace | None) -> int:
     """The report; --out files; the exit code."""
     if args.out:
         import numpy as np
@@ -233,8 +234,12 @@ def finish(args: Args, stats: dict[str, Any], outputs: dict[str, Any]) -> int:
         for name, x in outputs.items():
             np.save(f"{args.out}{name}.npy", x)
     print(json.dumps(stats) if args.json else describe(stats))
-    if args.trace and not args.json:
-        print(f"  trace        {args.trace}")
+    if trace is not None:
+        trace.write(args.trace)
+        if trace.dropped:
+            print(f"note: the trace holds the first {len(trace.events)} of {len(trace.events) + trace.dropped} events", file=sys.stderr)
+        if not args.json:
+            print(f"  trace        {args.trace} (open it at ui.perfetto.dev)")
     return EXIT_CHECK_FAILED if "check" in stats and not stats["check"]["passed"] else EXIT_OK
 
 
@@ -252,9 +257,7 @@ def run(args: Args) -> int:
         arrays = random_inputs(kernel.func, binding, args.seed)
     scalars: dict[str, Any] = {**random_scalars(kernel.func, binding), **scalar_values(args.arg)}
     result = compiled.run(*arrays, check=args.check, max_cycles=args.max_cycles, **scalars)
-    if args.trace:
-        result.trace(args.trace)
-    return finish(args, result.stats, result.outputs)
+    return finish(args, result.stats, result.outputs, result.traced() if args.trace else None)
 
 
 def run_tile(args: Args) -> int:
@@ -303,9 +306,7 @@ def launch(args: Args, code: Code, machine: Machine, compile_s: float, elf: byte
     done = run_code(code, machine, binding, arrays, scalars, elf=elf, max_cycles=args.max_cycles, trace=bool(args.trace))
     host = {"compile_s": compile_s, "engine_s": done.engine_s, "simulate_s": done.simulate_s, "total_s": compile_s + done.engine_s + done.simulate_s}
     stats = statistics(code.kernels[-1].name, machine, binding, work_of_code(code, binding, done.raw), done.raw, None, host)
-    if args.trace and done.trace is not None:
-        done.trace.write(args.trace)
-    return finish(args, stats, done.outputs)
+    return finish(args, stats, done.outputs, done.trace)
 
 
 # -- looking things up

@@ -170,9 +170,11 @@ class Result:
             Path(path).write_text(text + "\n")
         return text
 
-    def trace(self, path: str) -> None:
+    def trace(self, path: str) -> Trace:
         """Writes a Perfetto trace of this run: the same run once more with recording on (results and cycles are the same)."""
-        self.traced().write(path)
+        trace = self.traced()
+        trace.write(path)
+        return trace
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.report())}</pre>"

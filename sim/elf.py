@@ -268,7 +268,8 @@ def _note(data: bytes, sections: list[_Section]) -> bytes | None:
 
 
 def write_executable(image: Image, note: bytes = b"") -> bytes:
-    """A static executable of the image: its symbols, the launch note and, of a single object, the line tables."""
+    """A static executable of the image: its symbols, the launch note and the line tables (DWARF 4 line programs
+    stand alone; the other debug sections are kept of a single object only)."""
     strings = b"\0"
     table = struct.pack("<IBBHQQ", 0, 0, 0, 0, 0, 0)
     for name, value in sorted(image.symbols.items()):
@@ -276,7 +277,7 @@ def write_executable(image: Image, note: bytes = b"") -> bytes:
         strings += name.encode() + b"\0"
     owner = NOTE + b"\0"
     body = struct.pack("<III", len(owner), len(note), 1) + owner + b"\0" * (-len(owner) % 4) + note + b"\0" * (-len(note) % 4)
-    debug = image.debug[0] if len(image.debug) == 1 else {}
+    debug = image.debug[0] if len(image.debug) == 1 else {".debug_line": b"".join(d.get(".debug_line", b"") for d in image.debug)}
     # name, type, flags, address, content, link, entry size
     parts: list[tuple[str, int, int, int, bytes, int, int]] = [
         (".text", 1, 6, image.base, bytes(image.data), 0, 0), (".symtab", 2, 0, 0, table, 3, 24), (".strtab", 3, 0, 0, strings, 0, 0),

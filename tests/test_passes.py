@@ -88,8 +88,9 @@ def test_pass_text_round_trip():
     assert [p.name for p in adjusted] == list(PASSES) and adjusted[4] == Tile(bk=32)
 
 
-@pytest.mark.parametrize("text,said", [("tille", "did you mean tile?"), ("tile{bq=1}", "known: bk, im, jn, wm, wn"), ("tile{bk=x}", "an integer needed"),
-                                       ("tile{bk=1", "cannot read passes at")])
+@pytest.mark.parametrize("text,said", [
+    ("tille", "did you mean tile?"), ("tile{bq=1}", "known: bk, im, jn, wm, wn"), ("tile{bk=x}", "an integer needed"),
+    ("tile{bk=1", "cannot read passes at")])
 def test_bad_pass_text(text, said):
     with pytest.raises(RvgpuError) as e:
         parse_passes(text)

@@ -7,6 +7,8 @@ help:
 	@echo "make demo    causal attention from naive math: check, cycles, roofline, assembly and trace"
 	@echo "make test    the test suite"
 	@echo "make check   ruff, mypy --strict, fast tests"
+	@echo "make docs    docs/timing.md and docs/isa.md from the code"
+	@echo "make cases   every zoo case that must pass its check, on four machines"
 	@echo "make bench   simulated cycles of the benchmark kernels into benchmarks/results.txt"
 
 $(STAMP): pyproject.toml
@@ -28,4 +30,10 @@ check: $(STAMP)
 bench: $(STAMP)
 	$(PY) benchmarks/run.py
 
-.PHONY: help demo test check bench
+docs: $(STAMP)
+	$(PY) docs/generate.py
+
+cases: $(STAMP)
+	$(PY) benchmarks/cases.py
+
+.PHONY: help demo test check bench docs cases

@@ -17,6 +17,7 @@ from rvgpu.sim import issue
 from rvgpu.sim.dwarf import Lines, read_lines
 from rvgpu.sim.elf import BASE, Image, link, load
 from rvgpu.sim.engine import engine
+from rvgpu.sim.memory import WINDOWS
 from rvgpu.sim.program import predecode
 from rvgpu.sim.state import (
     AT_BARRIER,
@@ -32,6 +33,7 @@ from rvgpu.sim.state import (
     WARP_BYTES,
     Core,
     Gpu,
+    Queue,
     Rec,
     Warp,
 )
@@ -123,6 +125,11 @@ class Device:
         self._keep.append(a)
         return int(a.ctypes.data)
 
+    def _queue(self, bytes_per_cycle: int) -> int:
+        q = Queue(self._array(WINDOWS * 4, np.int64), max(1, 256 * 64 // bytes_per_cycle), 0, 0)
+        self._keep.append(q)
+        return ctypes.addressof(q)
+
     def _gpu(self, m: Machine, timing: bool) -> Gpu:
         g = Gpu()
         te = m.matrix.te
@@ -144,8 +151,8 @@ class Device:
         entries = l2_sets * m.l2.ways
         g.l2_tags, g.l2_use, g.l2_dirty = (self._array(entries, np.int64) for _ in range(3))
         g.l2_sets, g.l2_ways, g.l2_latency = l2_sets, m.l2.ways, m.l2.latency_cycles
-        g.l2_lines_per_256 = max(1, 256 * 64 // m.l2.bytes_per_cycle)
-        g.dram_latency, g.dram_per_line_256 = m.dram.latency_cycles, max(1, 256 * 64 // m.dram.bytes_per_cycle)
+        g.l2_queue, g.dram_queue = self._queue(m.l2.bytes_per_cycle), self._queue(m.dram.bytes_per_cycle)
+        g.dram_latency = m.dram.latency_cycles
         g.l1_sets, g.l1_ways, g.l1_hit, g.l1_misses = l1_sets, m.l1.ways, m.l1.hit_cycles, m.l1.misses
         g.dma_per_line_256, g.dma_factor = max(1, 256 * 64 // m.dma.bytes_per_cycle), m.dma.transpose_factor
         g.dma_transfers = m.dma.transfers

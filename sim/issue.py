@@ -59,7 +59,9 @@ def width(w: Warp, r: Rec, kind: int) -> int:
 
 
 def find_ready(w: Warp, g: Gpu, r: Rec) -> int:
-    """When the operands of the warp's next instruction are ready; notes the reason."""
+    """Operands. The warp's next instruction may issue when all its sources are there: a scalar, or the first element of a vector when the class
+    chains (`first`), else the cycle after the last element (`last` + 1). A destination may be written from the cycle after its last reader
+    started, and so that its first new element comes after the first old one; multiplies on one tile follow back to back."""
     t = w.earliest
     why = w.why
     for n in range(r.nsrc):
@@ -78,6 +80,9 @@ def find_ready(w: Warp, g: Gpu, r: Rec) -> int:
             if w.read[reg] + 1 > t:
                 t = w.read[reg] + 1
                 why = C_UNIT
+            if r.cost != COST_MM and w.first[reg] + 1 - r.latency > t:  # the new value comes after the old one
+                t = w.first[reg] + 1 - r.latency
+                why = w.cause[reg]
     w.ready = t
     w.ready_why = why
     w.ready_pc = w.pc
@@ -85,7 +90,9 @@ def find_ready(w: Warp, g: Gpu, r: Rec) -> int:
 
 
 def unit_cost(w: Warp, r: Rec, g: Gpu) -> int:
-    """Cycles the instruction occupies its unit."""
+    """Occupancy of the instruction's unit, in cycles: lanes: ceil(vl x SEW / DLEN); wide: twice that; exp: vl / exp lanes; div: vl / div lanes;
+    red: lanes + 4 steps of the tree; tile: vl x 4 bytes / tile move rate; gather: one element a cycle; mm: ceil(tm / rows) x ceil(tn / columns)
+    x ceil(tk / depth) of the array, whose sides follow from its rate (512 for bf16: 16 x 16 x 2)."""
     bits = 8 << w.sew
     lanes = imax(1, (w.vl * bits + g.dlen - 1) // g.dlen)
     k = r.cost
@@ -117,8 +124,10 @@ def unit_cost(w: Warp, r: Rec, g: Gpu) -> int:
 
 
 def memory_time(c: Core, w: Warp, r: Rec, g: Gpu, t: int) -> int:
-    """Address generation and data movement of a load or store that starts at t. Sets mem_count to the unit's cycles; returns when the
-    (last) data are there."""
+    """A load or store that starts at t. Scratchpad: the bytes' beats (unit stride), an element a bank cycle (strided: the number of elements
+    when the stride is a multiple of 128 bytes, else half of them), latency after the last beat. DRAM space: one line a cycle through L1
+    (strided and indexed: one element a cycle), data when the last line is there. Sets mem_count to the unit's cycles; returns when the last
+    data are there."""
     n = imax(1, w.mem_count)
     cycles = 1
     done = t
@@ -152,7 +161,8 @@ def memory_time(c: Core, w: Warp, r: Rec, g: Gpu, t: int) -> int:
 
 
 def retire(c: Core, w: Warp, r: Rec, g: Gpu, e: int) -> int:
-    """Timing of an instruction issued at e: its unit, its results' times, the readers' marks."""
+    """After issue at e the instruction starts when its unit is free, in order; its first element is there after the class's latency, its last
+    occupancy - 1 later, and never before its sources' last elements + latency."""
     unit = r.unit
     start = e
     cost = 1
@@ -203,13 +213,14 @@ def retire(c: Core, w: Warp, r: Rec, g: Gpu, e: int) -> int:
         else:
             for reg in range(r.dst, top):
                 w.first[reg] = first
-                w.last[reg] = last
+                w.last[reg] = imax(last, w.last[reg] + 1)
                 w.cause[reg] = cause
     return 0
 
 
 def account(c: Core, e: int, why: int) -> int:
-    """Every core-cycle has one cause: issued, or what the issuing warp waited for."""
+    """Every core-cycle has one cause: `issued` when an instruction issued in it; else what the next instruction to issue waited for last: data
+    of a kind, its unit or slot (`unit`), a barrier, the dispatch of its CTA; `idle` when the core has nothing left to run."""
     if e >= c.accounted:
         c.stall[why] += e - c.accounted
         c.stall[0] += 1
@@ -256,7 +267,11 @@ def start_cta(c: Core, g: Gpu, t: int) -> int:
 
 
 def step(c: Core, g: Gpu, limit: int) -> int:
-    """Issues instructions of one core until its time passes `limit` or nothing can run. Returns 0, or a run code."""
+    """One core. A cycle has one vector slot (vector, matrix and vector-memory instructions) and one scalar slot (all others); an instruction
+    takes its slot for one cycle, and a warp may use both in one cycle. A unit takes work into a queue of `queue_entries` beside what it runs.
+    The smallest possible issue time goes first; of equal ones the warp that issued last, then the one longest without issue, then the lowest
+    number. A taken branch or jump delays its warp's next instruction by `taken_branch_cycles`. A vset that changes nothing takes no slot.
+    Runs until the core's time passes `limit` or nothing can run; returns 0 or a run code."""
     recs = g.recs
     while 1:
         best = NEVER
@@ -385,7 +400,7 @@ def drain(g: Gpu) -> int:
     for i in range(g.l2_sets * g.l2_ways):
         if _dirty(g, i) != 0:
             last = dram_line(g, t) + g.dram_latency
-    return imax(last, g.dram_free >> 8)
+    return imax(last, g.dram_last)
 
 
 def _dirty(g: Gpu, i: int) -> int:

@@ -1,28 +1,70 @@
 """The memory system's timing: L1 tags, the shared L2, and DRAM as a bandwidth-and-latency queue. Caches hold tags only.
 
-Times are cycles; the two shared queues count in 1/256 cycle so that any bandwidth fits. A line is 64 bytes.
+Times are cycles; the shared queues (L2, DRAM) count in 1/256 cycle so that any bandwidth fits. A line is 64 bytes.
 """
 
 from __future__ import annotations
 
 from rvgpu.isa.prims import imax, ld64, st64
-from rvgpu.sim.state import TRACE_WORDS, Core, Gpu
+from rvgpu.sim.state import TRACE_WORDS, Core, Gpu, Queue
+from rvgpu.sim.translate import ptr
+
+WINDOW = 32 << 8  # cycles of a window of a shared queue, in 1/256
+WINDOWS = 1 << 14
+
+
+def take(q: Queue, t: int) -> int:
+    """A slot of a shared queue for a request that arrives at cycle t; returns the cycle its service starts. Requests reach this function in
+    the order in which cores run, not in the order of their times, so capacity is kept per window of 32 cycles: within a window requests in
+    order of time are served first come, first served; one that comes out of order takes the room that is left."""
+    at = t << 8
+    w = at // WINDOW
+    if w >= q.full_from and w < q.full_to:
+        w = q.full_to
+    while 1:
+        e = q.windows + (w & (WINDOWS - 1)) * 32
+        if ld64(e) != w + 1:
+            st64(e, w + 1)
+            st64(e + 8, 0)
+            st64(e + 16, 0)
+            st64(e + 24, 0)
+        used = ld64(e + 8)
+        if used + q.cost <= WINDOW:
+            start = imax(at, w * WINDOW)
+            if start >= ld64(e + 16):
+                start = imax(start, ld64(e + 24))
+            else:
+                start = imax(start, w * WINDOW + used)
+            if start < (w + 1) * WINDOW:
+                st64(e + 8, used + q.cost)
+                if start >= ld64(e + 24):
+                    st64(e + 16, imax(at, w * WINDOW))
+                    st64(e + 24, start + q.cost)
+                if used + 2 * q.cost > WINDOW:
+                    if w == q.full_to:
+                        q.full_to = w + 1
+                    elif w + 1 == q.full_from:
+                        q.full_from = w
+                    elif w > q.full_to:
+                        q.full_from = w
+                        q.full_to = w + 1
+                return start >> 8
+        w += 1
+    return 0
 
 
 def dram_line(g: Gpu, t: int) -> int:
     """Moves one line over the DRAM bus from cycle t on; returns the cycle its transfer starts."""
-    start = imax(t << 8, g.dram_free)
-    g.dram_free = start + g.dram_per_line_256
+    start = take(ptr(Queue, g.dram_queue), t)
     g.dram_lines += 1
-    return start >> 8
+    g.dram_last = imax(g.dram_last, start + 1)
+    return start
 
 
 def l2_line(g: Gpu, line: int, t: int, write: int) -> int:
     """An access to one line at cycle t; returns when its data are there (writes: accepted). 16-way LRU, write-back; a written line is
     allocated without a fetch, because stores carry byte masks."""
-    start = imax(t << 8, g.l2_free)
-    g.l2_free = start + g.l2_lines_per_256
-    t = start >> 8
+    t = take(ptr(Queue, g.l2_queue), t)
     g.l2_tick += 1
     base = (line & (g.l2_sets - 1)) * g.l2_ways * 8
     victim = 0
@@ -55,7 +97,9 @@ def l2_line(g: Gpu, line: int, t: int, write: int) -> int:
 
 
 def l1_load(c: Core, g: Gpu, addr: int, t: int) -> int:
-    """A plain load's line from DRAM space at cycle t; returns when it can be used."""
+    """A plain load's line from DRAM space at cycle t; returns when it can be used: `hit_cycles` later on a hit, on a miss that much before it
+    asks L2, with one of `misses` slots taken in turn (a slot is free when its last line has arrived). LRU; a hit on a line that is still coming
+    waits for it."""
     line = addr >> 6
     base = (line & (g.l1_sets - 1)) * g.l1_ways * 8
     victim = 0

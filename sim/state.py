@@ -54,15 +54,21 @@ class Gpu(ctypes.Structure):
 
     _fields_ = [("cores", U64), ("ncores", I64), ("recs", U64), ("nrecs", I64), ("text", I64), ("text_size", I64), ("dram", U64),
                 ("dram_size", I64), ("vlenb", I64), ("te", I64), ("timed", I64), ("max_cycles", I64), ("fault_core", I64), ("fault_warp", I64),
-                ("l2_tags", U64), ("l2_use", U64), ("l2_dirty", U64), ("l2_sets", I64), ("l2_ways", I64), ("l2_free", I64), ("l2_tick", I64),
-                ("l2_latency", I64), ("l2_lines_per_256", I64), ("l2_hits", I64), ("l2_misses", I64),
-                ("dram_free", I64), ("dram_latency", I64), ("dram_per_line_256", I64), ("dram_lines", I64), ("dram_busy", I64),
+                ("l2_tags", U64), ("l2_use", U64), ("l2_dirty", U64), ("l2_sets", I64), ("l2_ways", I64), ("l2_queue", U64), ("l2_tick", I64),
+                ("l2_latency", I64), ("l2_hits", I64), ("l2_misses", I64),
+                ("dram_queue", U64), ("dram_latency", I64), ("dram_last", I64), ("dram_lines", I64), ("dram_busy", I64),
                 ("l1_sets", I64), ("l1_ways", I64), ("l1_hit", I64), ("l1_misses", I64), ("dma_per_line_256", I64), ("dma_factor", I64),
                 ("dma_transfers", I64), ("spm_latency", I64), ("spm_bytes", I64), ("dlen", I64), ("exp_lanes", I64), ("div_lanes", I64),
                 ("tile_bytes", I64), ("mac16", I64), ("mac32", I64), ("mac8", I64), ("mm_latency", I64), ("queue", I64), ("branch", I64),
                 ("barrier", I64), ("dispatch", I64), ("ncta", I64), ("next_cta", I64), ("entry", I64), ("args", I64), ("stack", I64),
                 ("launch_warps", I64), ("order", I64), ("trace", U64), ("trace_n", I64), ("trace_cap", I64), ("end", I64), ("macs", I64),
                 ("instructions", I64)]
+
+
+class Queue(ctypes.Structure):
+    """A shared queue: what is taken of each window of time (memory.take), the cost of a line in 1/256 cycle, windows known to be full."""
+
+    _fields_ = [("windows", U64), ("cost", I64), ("full_from", I64), ("full_to", I64)]
 
 
 class Word(ctypes.Structure):

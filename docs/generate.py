@@ -1,0 +1,102 @@
+"""Writes the documents that state numbers or copy facts from the code: docs/timing.md and docs/isa.md. `make docs`; a test says they are current."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS.parent))
+
+from benchmarks.micro import MICROS  # noqa: E402
+
+from rvgpu.isa.describe import pattern  # noqa: E402
+from rvgpu.isa.machine import load_machine, machine_names  # noqa: E402
+from rvgpu.isa.rows import FORMATS, ROWS  # noqa: E402
+from rvgpu.sim import control, issue, memory  # noqa: E402
+from rvgpu.sim.program import CLASSES  # noqa: E402
+
+NOTE = "<!-- written by docs/generate.py (`make docs`): do not edit -->\n"
+COSTS = {getattr(issue, n): n.removeprefix("COST_").lower() for n in dir(issue) if n.startswith("COST_")}
+UNITS = {issue.U_NONE: "-", issue.U_VALU: "vector", issue.U_EXP: "exp", issue.U_LSU: "vector memory", issue.U_MATRIX: "matrix", issue.U_TILE: "tile port"}
+
+
+def doc(fn: Callable[..., Any]) -> str:
+    return " ".join((inspect.getdoc(fn) or "").split())
+
+
+def table(head: list[str], rows: list[list[object]]) -> str:
+    return "\n".join(["| " + " | ".join(map(str, r)) + " |" for r in [head, ["---"] * len(head), *rows]])
+
+
+def timing() -> str:
+    base = load_machine("base")
+    rules = [("Issue", issue.step), ("Operands", issue.find_ready), ("Units", issue.unit_cost), ("Results", issue.retire),
+             ("Loads and stores", issue.memory_time), ("L1", memory.l1_load), ("Stores", memory.l1_store), ("L2", memory.l2_line),
+             ("Shared queues", memory.take), ("DMA", control.dma_go), ("DMA lines", control.dma_row), ("Waiting for DMA", control.dma_wait),
+             ("Barriers", control.barrier), ("Cores", issue.run), ("End of a run", issue.drain), ("Where the cycles went", issue.account)]
+    classes = [[n, UNITS[t.unit], COSTS[t.cost], getattr(base.latency, t.latency), "yes" if t.chain else "no", t.cause] for n, t in CLASSES.items()]
+    micros = [[m.rule, m.name, m.predicted, m.why] for m in MICROS]
+    return f"""{NOTE}
+# Timing rules
+
+The text of each rule is the docstring of the function that implements it; the models are restricted Python, run compiled by the engine and by
+CPython in the tests. Timing never changes results: all effects happen at issue, caches hold tags only. Cycles count from the start of the first
+launch ({base.gpu.launch_cycles} cycles on `base`, then {base.gpu.cta_dispatch_cycles} to dispatch a CTA) until the last dirty line is in DRAM.
+
+{chr(10).join(f"- **{name}** (`{fn.__module__.rpartition('.')[2]}.{fn.__name__}`). {doc(fn)}" for name, fn in rules)}
+
+## Classes
+
+Latencies are `base`'s, from `isa/machines/base.toml`, where each number cites its source or says that it is an assumption of the design.
+
+{table(["class", "unit", "occupancy", "latency", "chains", "waiting for its result counts as"], classes)}
+
+## What is not modelled
+
+An instruction cache, branch prediction, DRAM banks and rows, bank conflicts of unit-stride scratchpad accesses, and the limits of 1,024 lines in
+flight in the DMA, L2 and DRAM (`dma.lines`, `l2.misses` and `dram.queue_lines` describe the machine; no rule uses them yet). A DMA transfer's lines are placed in the shared queues when it starts; cores run in turns of at most
+{issue.QUANTUM} cycles, and requests that come out of order of time take the room that is left in their window.
+
+## Micro-benchmarks
+
+Predicted by hand, measured by `python benchmarks/micro.py`, asserted exactly by `tests/test_timing.py`; on `base` with one core and one warp unless the
+rule is about more.
+
+{table(["rule", "program", "cycles", "by hand"], micros)}
+"""
+
+
+def isa() -> str:
+    rows = [[f"`{r.name}`", ", ".join(FORMATS[r.fmt]), r.cls, f"`{pattern(r)}`"] for r in ROWS]
+    return f"""{NOTE}
+# Instructions
+
+{len(ROWS)} rows of `isa/rows.py`. `rvgpu isa NAME` prints one with its meaning. `-` is an operand bit; operand fields stand in assembly order.
+
+{table(["instruction", "operands", "class", "bits"], rows)}
+"""
+
+
+def machines() -> str:
+    rows = []
+    for name in machine_names():
+        m = load_machine(name)
+        rows.append([f"`{name}`", m.gpu.cores, m.core.warps, m.vector.vlen, m.vector.dlen, m.matrix.te, f"{m.peak_macs_per_cycle('bf16'):.0f}",
+                     m.scratchpad.size_bytes // 1024, m.dram.bytes_per_cycle])
+    return table(["machine", "cores", "warps", "VLEN", "DLEN", "TE", "bf16 MAC/cycle", "scratchpad KiB", "DRAM B/cycle"], rows)
+
+
+DOCUMENTS: dict[str, Callable[[], str]] = {"timing.md": timing, "isa.md": isa}
+
+
+def main() -> None:
+    for name, make in DOCUMENTS.items():
+        (DOCS / name).write_text(make())
+
+
+if __name__ == "__main__":
+    main()

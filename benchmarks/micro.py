@@ -104,20 +104,24 @@ MICROS: list[Micro] = [
     Micro("units", "vector to scalar", vector(1, "mark: vmv.x.s t1, v8\nend: addi t1, t1, 1\n"), 6, "latency 6"),
     Micro("matrix", "dependent multiplies", MATRIX + "mark: sf.mm.f.f mt0, v8, v16\n" + "sf.mm.f.f mt0, v8, v16\n" * 9
           + "end: sf.mm.f.f mt0, v8, v16\n", 8 * 16, "64 x 64 x 2 products / 512 a cycle = 16 cycles each; the 11th issues when the 9th starts"),
-    Micro("matrix", "independent multiplies", MATRIX + "mark: sf.mm.f.f mt0, v8, v16\n" + "sf.mm.f.f mt4, v8, v16\nsf.mm.f.f mt8, v8, v16\n" * 5
-          + "end: sf.mm.f.f mt12, v8, v16\n", 9 * 16, "one unit: 16 cycles each, the 12th issues when the 10th starts"),
+    Micro("matrix", "independent multiplies", MATRIX + "mark: sf.mm.f.f mt0, v8, v16\n"
+          + "sf.mm.f.f mt4, v8, v16\nsf.mm.f.f mt8, v8, v16\n" * 5 + "end: sf.mm.f.f mt12, v8, v16\n", 9 * 16,
+          "one unit: 16 cycles each, the 12th issues when the 10th starts"),
     Micro("matrix", "a narrow multiply", MATRIX + "li t2, 20\nsf.vsettm t2, t2\nmark: sf.mm.f.f mt0, v8, v16\n" + "sf.mm.f.f mt0, v8, v16\n" * 9
           + "end: sf.mm.f.f mt0, v8, v16\n", 8 * 8, "ceil(20 / 16) x ceil(64 / 16) = 8 cycles each"),
-    Micro("matrix", "a tile move after a multiply", MATRIX + "mark: sf.mm.f.f mt0, v8, v16\nsf.vsettnt t0, s0, e32, w1\nend: sf.vtmv.v.t v24, zero\n", 16 + 16,
-          "the multiply's 16 cycles, then matrix latency 16"),
-    Micro("matrix", "tile moves", MATRIX + "sf.vsettnt t0, s0, e32, w1\nmark: sf.vtmv.v.t v0, zero\nsf.vtmv.v.t v8, zero\nsf.vtmv.v.t v16, zero\nend: sf.vtmv.v.t v24, zero\n",
-          4, "64 x 4 bytes / 64 a cycle = 4 cycles each; the 4th issues when the 2nd starts"),
-    Micro("scratchpad", "loads in a row", vector(4, "mv t1, a4\nmark: vle32.v v0, (t1)\nvle32.v v4, (t1)\nvle32.v v8, (t1)\nend: vle32.v v12, (t1)\n"),
-          3, "one vector slot a cycle; 256 bytes / 128 a cycle = 2 cycles each, the 2nd starts at 2, so the queue has room at 3"),
+    Micro("matrix", "a tile move after a multiply", MATRIX + "mark: sf.mm.f.f mt0, v8, v16\nsf.vsettnt t0, s0, e32, w1\n"
+          "end: sf.vtmv.v.t v24, zero\n", 16 + 16, "the multiply's 16 cycles, then matrix latency 16"),
+    Micro("matrix", "tile moves", MATRIX + "sf.vsettnt t0, s0, e32, w1\nmark: sf.vtmv.v.t v0, zero\nsf.vtmv.v.t v8, zero\n"
+          "sf.vtmv.v.t v16, zero\nend: sf.vtmv.v.t v24, zero\n", 4, "64 x 4 bytes / 64 a cycle = 4 cycles each; the 4th issues when the 2nd starts"),
+    Micro("scratchpad", "loads in a row", vector(4, "mv t1, a4\nmark: vle32.v v0, (t1)\nvle32.v v4, (t1)\nvle32.v v8, (t1)\n"
+                                                "end: vle32.v v12, (t1)\n"), 3,
+          "one vector slot a cycle; 256 bytes / 128 a cycle = 2 cycles each, the 2nd starts at 2, so the queue has room at 3"),
     Micro("scratchpad", "a stream of loads", vector(4, "mv t1, a4\nmark: vle32.v v0, (t1)\n" + "".join(
-        f"vle32.v v{4 * (n % 8)}, (t1)\n" for n in range(1, 16)) + "end: vle32.v v0, (t1)\n"), 14 * 2, "2 cycles each; the 17th issues when the 15th starts"),
+        f"vle32.v v{4 * (n % 8)}, (t1)\n" for n in range(1, 16)) + "end: vle32.v v0, (t1)\n"), 14 * 2,
+          "2 cycles each; the 17th issues when the 15th starts"),
     Micro("scratchpad", "a column", vector(4, "li t2, 512\nmark: vlse32.v v0, (a4), t2\nvlse32.v v4, (a4), t2\nvlse32.v v8, (a4), t2\n"
-                                           "end: vlse32.v v12, (a4), t2\n"), 64, "all 64 elements in one bank: 64 cycles each; the 4th issues when the 2nd starts"),
+                                           "end: vlse32.v v12, (a4), t2\n"), 64,
+          "all 64 elements in one bank: 64 cycles each; the 4th issues when the 2nd starts"),
     Micro("scratchpad", "load to use", vector(1, "mark: vle32.v v0, (a4)\nend: vadd.vv v1, v0, v0\n"), 8, "latency 8"),
     Micro("scratchpad", "scalar load to use", "mark: ld t1, 0(a4)\nend: addi t1, t1, 1\n", 8, "latency 8"),
     Micro("memory", "L1 hit to use", "ld t1, 0(a0)\nmv t1, t1\nmark: ld t2, 8(a0)\nend: addi t2, t2, 1\n", 4, "hit 4"),
@@ -133,8 +137,8 @@ MICROS: list[Micro] = [
     Micro("dma", "a stream", RING.replace("{row}", "1024") + "li s2, 16\nli s3, 65536\nmark:\nloop: amoswap.d t4, zero, (t2)\n"
           "add s1, s1, s3\nsd s1, 64(t0)\naddi s2, s2, -1\nbnez s2, loop\namoswap.d t5, t4, (t3)\nend: nop\n", 16843,
           "16 x 1,024 lines, one a cycle, no gap between transfers: 16,383 + 460; 97.3 % of DRAM's bandwidth", data=1 << 20),
-    Micro("dma", "a transposing stream", RING.replace("{row}", "64") + "li t6, 5\nmark: amoswap.d t4, t6, (t2)\namoswap.d t5, t4, (t3)\nend: nop\n", 712,
-          "64 lines at a quarter of the rate: 63 x 4 + 460"),
+    Micro("dma", "a transposing stream", RING.replace("{row}", "64") + "li t6, 5\nmark: amoswap.d t4, t6, (t2)\namoswap.d t5, t4, (t3)\nend: nop\n",
+          712, "64 lines at a quarter of the rate: 63 x 4 + 460"),
     Micro("cores", "eight cores share DRAM", RING.replace("{row}", "1024").replace("sd s1, 64(t0)", "slli s2, a1, 16\nadd s1, s1, s2\nsd s1, 64(t0)")
           + "amoswap.d t4, zero, (t2)\namoswap.d t5, t4, (t3)\n", 9739,
           "GO at 1,099, in the DRAM window 1,088..1,119: 8 x 1,024 lines from 1,088 on, the last at 9,279, then 60 + 400",

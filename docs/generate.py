@@ -21,7 +21,8 @@ from rvgpu.sim.program import CLASSES  # noqa: E402
 
 NOTE = "<!-- written by docs/generate.py (`make docs`): do not edit -->\n"
 COSTS = {getattr(issue, n): n.removeprefix("COST_").lower() for n in dir(issue) if n.startswith("COST_")}
-UNITS = {issue.U_NONE: "-", issue.U_VALU: "vector", issue.U_EXP: "exp", issue.U_LSU: "vector memory", issue.U_MATRIX: "matrix", issue.U_TILE: "tile port"}
+UNITS = {issue.U_NONE: "-", issue.U_VALU: "vector", issue.U_EXP: "exp", issue.U_LSU: "vector memory",
+         issue.U_MATRIX: "matrix", issue.U_TILE: "tile port"}
 
 
 def doc(fn: Callable[..., Any]) -> str:
@@ -58,13 +59,14 @@ Latencies are `base`'s, from `isa/machines/base.toml`, where each number cites i
 ## What is not modelled
 
 An instruction cache, branch prediction, DRAM banks and rows, bank conflicts of unit-stride scratchpad accesses, and the limits of 1,024 lines in
-flight in the DMA, L2 and DRAM (`dma.lines`, `l2.misses` and `dram.queue_lines` describe the machine; no rule uses them yet). A DMA transfer's lines are placed in the shared queues when it starts; cores run in turns of at most
-{issue.QUANTUM} cycles, and requests that come out of order of time take the room that is left in their window.
+flight in the DMA, L2 and DRAM (`dma.lines`, `l2.misses` and `dram.queue_lines` describe the machine; no rule uses them yet). A DMA
+transfer's lines are placed in the shared queues when it starts; cores run in turns of at most {issue.QUANTUM} cycles, and
+requests that come out of order of time take the room that is left in their window.
 
 ## Micro-benchmarks
 
-Predicted by hand, measured by `python benchmarks/micro.py`, asserted exactly by `tests/test_timing.py`; on `base` with one core and one warp unless the
-rule is about more.
+Predicted by hand, measured by `python benchmarks/micro.py`, asserted exactly by `tests/test_timing.py`; on `base` with one core and one warp
+unless the rule is about more.
 
 {table(["rule", "program", "cycles", "by hand"], micros)}
 """

@@ -12,6 +12,6 @@ def test_predicted_by_hand(micro):
 
 
 def test_every_rule_has_one():
-    assert {m.rule for m in MICROS} >= {"issue", "latency", "config", "lanes", "chaining", "units", "matrix", "scratchpad", "memory", "dma", "barrier",
-                                        "warps", "cores", "launch"}
+    assert {m.rule for m in MICROS} >= {"issue", "latency", "config", "lanes", "chaining", "units", "matrix", "scratchpad", "memory", "dma",
+                                        "barrier", "warps", "cores", "launch"}
     assert all(m.why and m.why != "?" for m in MICROS)

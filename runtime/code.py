@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from rvgpu.cache import cache_folder
 from rvgpu.codegen_rvgpu.llvm_ops import emit_llvm
 from rvgpu.codegen_rvgpu.worker import WORKER
 from rvgpu.errors import RvgpuError
@@ -25,7 +26,6 @@ from rvgpu.ir.types import DType, TensorType
 from rvgpu.isa.machine import Machine
 from rvgpu.passes.pipeline import Unit, temporaries
 from rvgpu.sim.elf import Image, link, write_executable
-from rvgpu.sim.engine import cache_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import html
 import inspect
 import os
@@ -45,13 +46,18 @@ class Kernel:
     """A kernel of the language. Call it with NumPy arrays, or `compile()` and `run()` for cycles and their cause."""
 
     def __init__(self, parsed: Parsed, dtypes: Mapping[str, str] | None = None) -> None:
-        self.parsed, self.dtypes = parsed, dict(dtypes or {})
-        self.func = lower(parsed, self.dtypes)
+        self.parsed = dataclasses.replace(parsed, dtypes={**parsed.dtypes, **(dtypes or {})})
+        self.func = lower(self.parsed)
         self.__name__ = self.func.name
+
+    @cached_property
+    def text(self) -> str:
+        """The tensor IR as text, with locations: all that the code depends on besides machine, dims and passes."""
+        return print_func(self.func)
 
     def with_dtypes(self, **dtypes: str) -> Kernel:
         """The same kernel with dtypes replaced throughout, e.g. bf16="f16"."""
-        return Kernel(self.parsed, {**self.dtypes, **dtypes})
+        return Kernel(self.parsed, dtypes)
 
     def compile(self, machine: str | Machine | None = None, *, overrides: Mapping[str, Any] | None = None, passes: list[Pass] | None = None,
                 **dims: int) -> Compiled:
@@ -127,7 +133,8 @@ def kernel(source: str | Callable[..., Any]) -> Kernel:
     except OSError:
         raise RvgpuError("E106", f"the source of {source.__name__} is not in a file").hint(
             "pass the kernel as text: rv.kernel('''def ...''')") from None
-    text = "".join(lines)
+    skip = next((n for n, line in enumerate(lines) if line.lstrip().startswith("def ")), 0)  # decorators may span lines
+    text, first = "".join(lines[skip:]), first + skip
     indent = len(text) - len(text.lstrip())
     names = dict(source.__globals__) | {k: c.cell_contents for k, c in zip(source.__code__.co_freevars, source.__closure__ or (), strict=True)}
     names = {k: v.parsed if isinstance(v, Kernel) else v for k, v in names.items()}
@@ -216,9 +223,8 @@ class Compiled:
         """Code that is right for these dims and for every value of the others within their buckets; cached on disk."""
         begin = time.perf_counter()
         context = self.context(self._bound(binding))
-        src = self.kernel.parsed.source
-        path, code = cached([src.text, src.file, src.first_line, self.kernel.func.name, sorted(self.kernel.dtypes.items()),
-                             sorted(context.exact.items()), sorted(context.upper.items()), repr(self.machine), print_passes(self.passes)])
+        path, code = cached([self.kernel.text, sorted(context.exact.items()), sorted(context.upper.items()), repr(self.machine),
+                             print_passes(self.passes)])
         if code is None:
             code = make_code(run_passes([self.kernel.func], self.passes, context), self.machine)
             write_cache(path, code)
@@ -229,7 +235,7 @@ class Compiled:
     def ir(self) -> dict[str, str]:
         """The text of every level: "tensor" (as written), "tile", "llvm"."""
         code = self.code()
-        return {"tensor": print_func(self.kernel.func), "tile": print_funcs(self.units()), "llvm": "\n".join(k.llvm for k in code.kernels)}
+        return {"tensor": self.kernel.text, "tile": print_funcs(self.units()), "llvm": "\n".join(k.llvm for k in code.kernels)}
 
     @property
     def asm(self) -> str:

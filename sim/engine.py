@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rvgpu.cache import cache_folder
 from rvgpu.isa import meaning
 from rvgpu.isa.rows import BY_NAME, Row
 from rvgpu.sim import handlers, handlers_vector, issue
@@ -21,13 +22,6 @@ from rvgpu.sim.translate import Unit
 PREFIX = {"alu_rr": "s_", "alu_ri": "s_", "alu_r": "s_", "branch": "b_", "amo": "a_", "fp2": "fp_", "fma": "ma_", "fcmp": "fc_",
           "vunary": "u_", "vred": "r_", "vmask": "k_"}
 SEWS = (8, 16, 32, 64)
-
-
-def cache_folder() -> Path:
-    """RVGPU_CACHE_DIR or ~/.cache/rvgpu, mode 0700."""
-    folder = Path(os.environ.get("RVGPU_CACHE_DIR") or Path.home() / ".cache" / "rvgpu")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
 
 
 def _meaning(row: Row) -> Callable[..., Any] | None:

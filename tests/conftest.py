@@ -1,0 +1,26 @@
+"""Goldens: `pytest --accept` writes what the code says now into the files that differ; look at the diff before committing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--accept", action="store_true", help="write golden files instead of comparing with them")
+
+
+@pytest.fixture
+def golden(request):
+    """golden(path, text): the file under tests/golden holds exactly this text."""
+    def compare(name, text):
+        path = GOLDEN / name
+        if request.config.getoption("--accept"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        assert path.exists(), f"{path} is missing: run pytest --accept"
+        assert text == path.read_text(), f"{path.name} differs: look at it, then run pytest --accept"
+    return compare

@@ -168,17 +168,15 @@ class Expressions(Scope):
         return self.cast(a, to), self.cast(b, to)
 
     # -- calls
-    def x_call(self, tree: Any, token: Any, *raw: Any) -> Any:
-        name = str(token)
-        args = [a.children[0] for a in raw if a is not None and a.data == "positional"]
+    def x_call(self, tree: Any, token: Any, arguments: Any) -> Any:
+        name, raw = str(token), arguments.children if arguments is not None else []
+        args = [a.children[0] for a in raw if a.data == "positional"]
         named: dict[str, Any] = {}
         for a in raw:
-            if a is not None and a.data == "keyword":
+            if a.data == "keyword":
                 if str(a.children[0]) in named:
                     raise self.err("E125", f"{a.children[0]} is given twice", a)
                 named[str(a.children[0])] = a.children[1]
-            elif a is not None and named:
-                raise self.err("E125", "a positional argument follows a keyword argument", a)
         if name in DType.__members__:
             if len(args) != 1 or named:
                 raise self.err("E125", f"{name}(x) converts one value", tree)

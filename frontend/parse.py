@@ -42,6 +42,7 @@ INSTEAD = [  # what stands before on the line, what the rest of it starts with, 
 NEEDED = [  # the same, then what was needed there
     (r"^\s*def\b.*\)\s*$", r":", "a kernel declares its result", "def f(...) -> f32[M]:"),
     (r"^\s*def\b.*\(([^()]*,)?\s*\w+\s*$", r"[,)=]", "a parameter needs its type", "x: f32[M, N], and scalars behind *: (x: f32[M], *, eps: f32)"),
+    (r"=[^()]*$", r"[,)]", "positional arguments stand before those with a name", "sum(x, over=K)"),
     ("", r"\s*$", "the line ends where an expression or `)` is needed", ""),
 ]
 
@@ -113,7 +114,10 @@ def parse(source: Source) -> Tree[Any]:
     from lark.exceptions import UnexpectedInput
 
     text = source.text.replace("\r\n", "\n")
+    indented = re.match(r"[ \t]+(?=[^\s#])", text)
     try:
+        if indented:
+            raise Misindented(1, indented.end() + 1)
         return _parser().parse(text if text.endswith("\n") else text + "\n")
     except Misindented as e:
         raise RvgpuError("E101", "this line is indented as no block above is", source.loc(e.line, e.column)) from None

@@ -1,11 +1,17 @@
-"""Goldens: `pytest --accept` writes what the code says now into the files that differ; look at the diff before committing it."""
+"""Goldens: `pytest --accept` writes what the code says now into the files that differ; look at the diff before committing it.
+
+Hypothesis draws the same examples in every run; `pytest --hypothesis-profile=random` draws others (and more), `make fuzz` does it for long."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("default", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("random", derandomize=False, deadline=None, print_blob=True, max_examples=1000)
+settings.load_profile("default")
 GOLDEN = Path(__file__).parent / "golden"
 
 

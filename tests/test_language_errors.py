@@ -7,10 +7,10 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
-from tests.conftest import GOLDEN
 
 from rvgpu.errors import RvgpuError
 from rvgpu.runtime.kernel import Kernel, load_file
+from tests.conftest import GOLDEN
 
 IMPORTS = "from __future__ import annotations; import rvgpu as rv; from rvgpu.lang import *"
 FILES = sorted((GOLDEN / "language").glob("*.txt"))

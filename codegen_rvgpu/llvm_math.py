@@ -13,7 +13,7 @@ from rvgpu.ir.types import DType
 
 FRM = {"add": "vfadd", "sub": "vfsub", "mul": "vfmul", "div": "vfdiv"}
 NO_FRM = {"max": "vfmax", "min": "vfmin"}
-INT = {"add": "vadd", "sub": "vsub", "mul": "vmul", "div": "vdiv", "mod": "vrem", "max": "vmax", "min": "vmin", "and": "vand", "or": "vor"}
+INT = {"add": "vadd", "sub": "vsub", "mul": "vmul", "max": "vmax", "min": "vmin", "and": "vand", "or": "vor"}
 FCMP = {"lt": "vmflt", "le": "vmfle", "gt": "vmfgt", "ge": "vmfge", "eq": "vmfeq", "ne": "vmfne"}
 ICMP = {"lt": "vmslt", "le": "vmsle", "gt": "vmsgt", "ge": "vmsge", "eq": "vmseq", "ne": "vmsne"}
 FLOATS = {"float", "double", "half", "bfloat"}
@@ -28,9 +28,14 @@ class Lanes:
     v: Vec
     vl: Val
     has_exp: bool
+    unsigned: bool = False  # of integer elements
 
     def at(self, v: Vec) -> Lanes:
         return Lanes(self.w, v, self.vl, self.has_exp)
+
+    def signed(self, name: str) -> str:
+        """The instruction's name for these integers: vmin or vminu."""
+        return name + "u" * self.unsigned
 
     def f(self, value: float) -> Val:
         return Val("float", float_literal(value))
@@ -91,9 +96,9 @@ class Lanes:
 
     def compare(self, pred: str, a: Val, b: Val) -> Val:
         assert a.vec is not None
-        table = FCMP if a.vec.elem in FLOATS else ICMP
+        name = FCMP[pred] if a.vec.elem in FLOATS else ICMP[pred] if pred in ("eq", "ne") else self.signed(ICMP[pred])
         kind = b.vec.mangled if b.vec is not None else SHORT[b.type]
-        return self.w.call(a.vec.of("i1"), f"llvm.riscv.{table[pred]}.{a.vec.mangled}.{kind}.i64", [a, b, self.vl])
+        return self.w.call(a.vec.of("i1"), f"llvm.riscv.{name}.{a.vec.mangled}.{kind}.i64", [a, b, self.vl])
 
     def apply(self, name: str, xs: list[Val], anchored: bool = False) -> Val:
         elem = self.v.elem
@@ -112,9 +117,13 @@ class Lanes:
                 return self.rvv("vrsub", xs[0], Val(elem, "0"))
             if name == "abs":
                 return self.rvv("vmax", xs[0], self.rvv("vrsub", xs[0], Val(elem, "0")))
+            if name == "sub" and xs[0].vec is None:
+                return self.rvv("vrsub", xs[1], xs[0])
             if xs[0].vec is None:
-                return self.rvv("vrsub", xs[1], xs[0]) if name == "sub" else self.rvv(INT[name], self.splat(xs[0]), xs[1])
-            return self.rvv(INT[name], *xs)
+                xs = [self.splat(xs[0]), *xs[1:]]
+            if name in ("div", "mod"):
+                return self.divide(name, *xs)
+            return self.rvv(self.signed(INT[name]) if name in ("max", "min") else INT[name], *xs)
         if name in FRM:
             if xs[0].vec is None:
                 return self.rvv({"sub": "vfrsub", "div": "vfrdiv"}[name], xs[1], xs[0], frm=True)
@@ -127,6 +136,21 @@ class Lanes:
             return self.unit_exp(xs[0]) if self.has_exp else self.exp(xs[0])
         out: Val = getattr(self, name)(*xs)
         return out
+
+    def divide(self, name: str, a: Val, b: Val) -> Val:
+        """Integers, rounded towards minus infinity: where the remainder has not the divisor's sign, one less (a // 0 = -1, a % 0 = a)."""
+        rest = self.rvv(self.signed("vrem"), a, b)
+        if self.unsigned:
+            return rest if name == "mod" else self.rvv("vdivu", a, b)
+        zero = Val(self.v.elem, "0")
+        below = self.compare("lt", self.rvv("vxor", rest, b), zero)
+        step = self.logic("vmand", below, self.compare("ne", rest, zero))
+        divisor = b if b.vec is not None else self.splat(b)
+        step = self.logic("vmand", step, self.compare("ne", divisor, zero))
+        if name == "mod":
+            return self.merge(step, self.rvv("vadd", rest, b), rest)
+        quotient = self.rvv("vdiv", a, b)
+        return self.merge(step, self.rvv("vadd", quotient, Val(self.v.elem, "-1")), quotient)
 
     # -- functions of one f32
     def neg(self, x: Val) -> Val:
@@ -257,15 +281,16 @@ class Lanes:
         return self.keep_nan(x, self.merge(self.compare("gt", t, self.f(0.55)), big, small))
 
     def floor(self, x: Val) -> Val:
-        return self._rounded(x, self.w.rvv("vfcvt.x.f.v", self.v.of("i32"), [x], Val("i64", f"2, {self.vl}"), mangle=[self.v.mangled]))
+        """Truncated, and one less where that is above x: no rounding mode is changed."""
+        t = self.to_float(self.w.rvv("vfcvt.rtz.x.f.v", self.v.of("i32"), [x], self.vl, mangle=[self.v.mangled]))
+        return self._rounded(x, self.merge(self.compare("gt", t, x), self.rvv("vfsub", t, self.f(1.0), frm=True), t))
 
     def round(self, x: Val) -> Val:
-        return self._rounded(x, self.to_int(x))
+        return self._rounded(x, self.to_float(self.to_int(x)))
 
-    def _rounded(self, x: Val, n: Val) -> Val:
-        """The integer part where |x| < 2^23 (sign kept for zeros), x itself beyond (it is an integer, inf or NaN)."""
-        y = self.rvv("vfsgnj", self.to_float(n), x)
-        return self.merge(self.compare("lt", self.abs(x), self.f(8388608.0)), y, x)
+    def _rounded(self, x: Val, y: Val) -> Val:
+        """The integer y where |x| < 2^23 (with the sign of x, for zeros), x itself beyond (it is an integer, inf or NaN)."""
+        return self.merge(self.compare("lt", self.abs(x), self.f(8388608.0)), self.rvv("vfsgnj", y, x), x)
 
     # -- conversions
     def cast(self, x: Val, src: DType, dst: DType) -> Val:
@@ -295,7 +320,11 @@ class Lanes:
             raise AssertionError(f"no vector conversion {src} -> {dst}")
         if src.is_float:
             y = self.cast(x, src, DType.f32) if src != DType.f32 else x
-            n = w.rvv("vfcvt.rtz.x.f.v", v.of("i32"), [y], self.vl, mangle=[f32.mangled])
+            n = w.rvv("vfcvt.rtz.x.f.v", v.of("i32"), [y], self.vl, mangle=[f32.mangled])  # saturates; NaN gives the largest
+            if dst.bits < 32:
+                low, high = (0, (1 << dst.bits) - 1) if dst.kind == "u" else (-(1 << dst.bits - 1), (1 << dst.bits - 1) - 1)
+                ints = self.at(v.of("i32"))
+                n = ints.rvv("vmin", ints.rvv("vmax", n, Val("i32", str(low))), Val("i32", str(high)))
             return self.cast(n, DType.i32, dst)
         if dst.is_float:
             n = self.cast(x, src, DType.i32)
@@ -311,19 +340,20 @@ class Lanes:
         return x
 
     def reduce(self, kind: str, x: Val) -> Val:
-        """Across lanes; sums in the tree of vfredusum, which our simulator fixes."""
+        """Across lanes; sums in the tree of vfredusum, which our simulator fixes. f16 and bf16 (maxima and minima: exact) in f32."""
         v = self.v
-        one = Vec(64 // {"float": 32, "i32": 32, "double": 64, "i64": 64, "half": 16, "i16": 16, "i8": 8}[v.elem], v.elem)
-        floats = v.elem in FLOATS
-        start = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}[kind]
-        if floats:
-            init = Lanes(self.w, one, self.w.i64(1), self.has_exp).splat(self.f(start))
+        if v.elem in ("half", "bfloat"):
+            small, wide = {"half": DType.f16, "bfloat": DType.bf16}[v.elem], self.at(v.of("float"))
+            return self.w.let(v.elem, f"fptrunc {wide.reduce(kind, wide.cast(x, small, DType.f32))} to {v.elem}")
+        bits = {"float": 32, "double": 64}.get(v.elem) or int(v.elem[1:])
+        one = Lanes(self.w, Vec(64 // bits, v.elem), self.w.i64(1), self.has_exp)
+        if v.elem in FLOATS:
+            init = one.splat(self.f({"sum": 0.0, "max": float("-inf"), "min": float("inf")}[kind]))
+            name = {"sum": "vfredusum", "max": "vfredmax", "min": "vfredmin"}[kind]
         else:
-            bits = int(v.elem[1:])
-            number = {"sum": 0, "max": -(1 << (bits - 1)), "min": (1 << (bits - 1)) - 1}[kind]
-            init = Lanes(self.w, one, self.w.i64(1), self.has_exp).splat(Val(v.elem, str(number)))
-        names = {"sum": "vfredusum", "max": "vfredmax", "min": "vfredmin"} if floats else {"sum": "vredsum", "max": "vredmax", "min": "vredmin"}
-        name = names[kind]
+            low, high = (0, -1) if self.unsigned else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+            init = one.splat(Val(v.elem, str({"sum": 0, "max": low, "min": high}[kind])))
+            name = "vredsum" if kind == "sum" else self.signed(f"vred{kind}")
         frm = [Val("i64", "7")] if name == "vfredusum" else []
-        out = self.w.call(one, f"llvm.riscv.{name}.{one.mangled}.{v.mangled}.i64", [self.w.poison(one), x, init, *frm, self.vl])
+        out = self.w.call(one.v, f"llvm.riscv.{name}.{one.v.mangled}.{v.mangled}.i64", [self.w.poison(one.v), x, init, *frm, self.vl])
         return self.w.let(v.elem, f"extractelement {out}, i64 0")

@@ -206,10 +206,10 @@ class _Emit:
                 return w.let(xs[0].type, f"fneg {xs[0]}")
             if name in ("abs", "sqrt"):
                 return w.call(xs[0].type, f"llvm.{'fabs' if name == 'abs' else 'sqrt'}.{'f32' if t.dtype == DType.f32 else 'f64'}", xs)
-        elif not t.dtype.is_float and name in ("add", "sub", "mul", "div", "mod"):
-            return w.let(xs[0].type, f"{ {'div': 'sdiv', 'mod': 'srem'}.get(name, name)} {xs[0]}, {xs[1].text}")
-        # everything else (functions, max and min with their NaN rule) on one lane of the vector unit
-        one = Lanes(w, Vec(max(1, 64 // t.dtype.bits), SCALAR[t.dtype]), w.i64(1), self.has_exp)
+        elif not t.dtype.is_float and name in ("add", "sub", "mul"):
+            return w.let(xs[0].type, f"{name} {xs[0]}, {xs[1].text}")
+        # everything else (functions, division's and maximum's rules) on one lane of the vector unit
+        one = Lanes(w, Vec(max(1, 64 // t.dtype.bits), SCALAR[t.dtype]), w.i64(1), self.has_exp, t.dtype.kind == "u")
         wide = [one.splat(x) for x in xs]
         return one.first(one.apply(name, wide, bool(op.attrs.get("anchored"))))
 
@@ -468,9 +468,10 @@ class _Emit:
 
     # -- vectors
     def lanes(self, op: Op) -> Lanes:
-        v = next(self.val(x).vec for x in op.operands if isinstance(x.type, VecType))
-        assert v is not None
-        return Lanes(self.w, v, self.val(op.operands[-1]), self.has_exp)
+        x = next(x for x in op.operands if isinstance(x.type, VecType))
+        v = self.val(x).vec
+        assert v is not None and isinstance(x.type, VecType)
+        return Lanes(self.w, v, self.val(op.operands[-1]), self.has_exp, x.type.dtype.kind == "u")
 
     def op_vt_bcast(self, op: Op) -> Val:
         v = self.vec(op.results[0])

@@ -59,12 +59,12 @@ def div(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
 
 
 def mod(op: Op, xs: Sequence[Array], bs: Sequence[Array], v: Array) -> Array:
-    """x - floor(x/y) y; where the quotient may cross an integer, anything in [0, |y|]."""
+    """x - floor(x/y) y; where the quotient may cross an integer, anything in [0, |y|]. Product and difference are rounded once each."""
     (x, y), (bx, by) = xs, bs
     q = x / y
     slack = div(op, xs, bs, q)
     near = np.floor(q - slack) != np.floor(q + slack)
-    carried: Array = bx + np.abs(np.floor(q)) * by + 4 * half_ulp(np.abs(x) + bx, dtype_of(op))
+    carried: Array = bx + np.abs(np.floor(q)) * by + 2 * half_ulp(np.abs(x) + bx + np.abs(y) + by, dtype_of(op))
     return np.where(near, np.abs(y) + by + carried, carried)
 
 

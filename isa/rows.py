@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-# operand fields of each format, in assembly order
+# operand fields of each format, in assembly order: every bit that a row's mask leaves free is a bit of one of them
 FORMATS: dict[str, tuple[str, ...]] = {
     "r": ("xd", "x1", "x2"), "i": ("xd", "x1", "imm_i"), "sh6": ("xd", "x1", "shamt6"), "sh5": ("xd", "x1", "shamt5"), "u1": ("xd", "x1"),
     "u": ("xd", "imm_u"), "j": ("xd", "imm_j"), "b": ("x1", "x2", "imm_b"), "load": ("xd", "imm_i", "x1"), "store": ("x2", "imm_s", "x1"),
-    "fload": ("fd", "imm_i", "x1"), "fstore": ("f2", "imm_s", "x1"), "amo": ("xd", "x2", "x1"), "none": (),
-    "csr": ("xd", "csr", "x1"), "csri": ("xd", "csr", "uimm"), "fr": ("fd", "f1", "f2"), "fr4": ("fd", "f1", "f2", "f3"), "fr1": ("fd", "f1"),
-    "fcmp": ("xd", "f1", "f2"), "xf": ("xd", "f1"), "fx": ("fd", "x1"), "fx0": ("fd", "x1"),
+    "fload": ("fd", "imm_i", "x1"), "fstore": ("f2", "imm_s", "x1"), "amo": ("aqrl", "xd", "x2", "x1"), "none": (),
+    "fence": ("pred", "succ"), "csr": ("xd", "csr", "x1"), "csri": ("xd", "csr", "uimm"), "fr": ("fd", "f1", "f2", "rm"), "fr0": ("fd", "f1", "f2"),
+    "fr4": ("fd", "f1", "f2", "f3", "rm"), "fr1": ("fd", "f1", "rm"), "fcmp": ("xd", "f1", "f2"), "xf": ("xd", "f1", "rm"), "xf0": ("xd", "f1"),
+    "fx": ("fd", "x1", "rm"), "fx0": ("fd", "x1"),
     "vsetvli": ("xd", "x1", "zimm11"), "vsetivli": ("xd", "uimm", "zimm10"), "vsetvl": ("xd", "x1", "x2"),
     "vv": ("vd", "v2", "v1", "vm"), "vx": ("vd", "v2", "x1", "vm"), "vi": ("vd", "v2", "simm5", "vm"), "vu": ("vd", "v2", "uimm5", "vm"),
-    "vf": ("vd", "v2", "f1", "vm"), "vvm": ("vd", "v2", "v1"), "mm": ("vd", "v2", "v1"), "v2": ("vd", "v2", "vm"), "vd": ("vd", "vm"),
+    "vf": ("vd", "v2", "f1", "vm"), "mm": ("vd", "v2", "v1"), "v2": ("vd", "v2", "vm"), "vd": ("vd", "vm"),
+    "vvm": ("vd", "v2", "v1", "v0"), "vxm": ("vd", "v2", "x1", "v0"), "vim": ("vd", "v2", "simm5", "v0"), "vfm": ("vd", "v2", "f1", "v0"),
     "vmac_v": ("vd", "v1", "v2", "vm"), "vmac_x": ("vd", "x1", "v2", "vm"), "vmac_f": ("vd", "f1", "v2", "vm"),
     "v1d": ("vd", "v1"), "x1d": ("vd", "x1"), "i1d": ("vd", "simm5"), "f1d": ("vd", "f1"), "xv": ("xd", "v2"), "xvm": ("xd", "v2", "vm"),
-    "fv": ("fd", "v2"), "vload": ("vd", "x1", "vm"), "vloads": ("vd", "x1", "x2", "vm"), "vloadx": ("vd", "x1", "v2", "vm"), "vr": ("vd", "v2"),
+    "fv": ("fd", "v2"), "vload": ("vd", "x1", "vm"), "vwhole": ("vd", "x1"),
+    "vloads": ("vd", "x1", "x2", "vm"), "vloadx": ("vd", "x1", "v2", "vm"), "vr": ("vd", "v2"),
     "tload": ("x2", "x1"), "xx": ("xd", "x1"), "tmv_vt": ("vd", "x1"), "tmv_tv": ("x1", "v2"), "mtd": ("mtd",), "mma": ("mt", "v2", "v1"),
-    "prefetch": ("x1",),
+    "prefetch": ("imm_p", "x1"),
 }
 
 
@@ -41,8 +44,9 @@ class Row:
 ROWS: list[Row] = []
 
 
-def row(name: str, match: int, mask: int, fmt: str, kind: str, op: str = "", cls: str = "alu", **args: int) -> None:
-    ROWS.append(Row(name, match, mask, fmt, kind, op, cls, args))
+def row(name: str, match: int, mask: int, fmt: str, kind: str, op: str = "", cls: str = "", **args: int) -> None:
+    """Without a timing class: the integer unit of the opcode's side, lanes (OP-V) or scalar."""
+    ROWS.append(Row(name, match, mask, fmt, kind, op, cls or ("vint" if match & 0x7F == 0x57 else "alu"), args))
 
 
 R, F3 = 0xFE00707F, 0x707F
@@ -85,7 +89,9 @@ def _scalar() -> None:
         row(name, 0x03 | n << 12, F3, "load", "load", cls="load", SIZE=1 << (n & 3), SIGNED=int(n < 4))
     for n, name in enumerate(("sb", "sh", "sw", "sd")):
         row(name, 0x23 | n << 12, F3, "store", "store", cls="store", SIZE=1 << n)
-    row("fence", 0x0F, F3, "none", "nop")
+    row("fence", 0x0F, F3, "fence", "nop")
+    row("fence.tso", 0x8330000F, 0xFFFFFFFF, "none", "nop")
+    row("pause", 0x0100000F, 0xFFFFFFFF, "none", "nop")
     row("ecall", 0x73, 0xFFFFFFFF, "none", "trap")
     row("ebreak", 0x00100073, 0xFFFFFFFF, "none", "trap")
     for n, name in ((1, "csrrw"), (2, "csrrs"), (3, "csrrc")):
@@ -111,16 +117,16 @@ def _float() -> None:
             row(f"{name}.{s}", 0x53 | f5 << 27 | top, 0xFE00007F, "fr", "fp2", name, "fdiv" if name == "fdiv" else "fp", W=w)
         row(f"fsqrt.{s}", 0x53 | 0x0B << 27 | top, 0xFFF0007F, "fr1", "fsqrt", cls="fdiv", W=w)
         for n, name in enumerate(("fsgnj", "fsgnjn", "fsgnjx")):
-            row(f"{name}.{s}", 0x53 | 4 << 27 | top | n << 12, R, "fr", "fp2", name, "fp", W=w)
+            row(f"{name}.{s}", 0x53 | 4 << 27 | top | n << 12, R, "fr0", "fp2", name, "fp", W=w)
         for n, name in enumerate(("fmin", "fmax")):
-            row(f"{name}.{s}", 0x53 | 5 << 27 | top | n << 12, R, "fr", "fp2", name, "fp", W=w)
+            row(f"{name}.{s}", 0x53 | 5 << 27 | top | n << 12, R, "fr0", "fp2", name, "fp", W=w)
         for n, name in enumerate(("fle", "flt", "feq")):
             row(f"{name}.{s}", 0x53 | 0x14 << 27 | top | n << 12, R, "fcmp", "fcmp", name, "fp", W=w)
-        row(f"fclass.{s}", 0x53 | 0x1C << 27 | top | 1 << 12, 0xFFF0707F, "xf", "fclass", cls="fp", W=w)
+        row(f"fclass.{s}", 0x53 | 0x1C << 27 | top | 1 << 12, 0xFFF0707F, "xf0", "fclass", cls="fp", W=w)
         for n, (i, iw, sg) in enumerate((("w", 32, 1), ("wu", 32, 0), ("l", 64, 1), ("lu", 64, 0))):
             row(f"fcvt.{i}.{s}", 0x53 | 0x18 << 27 | top | n << 20, 0xFFF0007F, "xf", "fcvt_xf", cls="fp", W=w, IW=iw, SIGNED=sg)
             row(f"fcvt.{s}.{i}", 0x53 | 0x1A << 27 | top | n << 20, 0xFFF0007F, "fx", "fcvt_fx", cls="fp", W=w, IW=iw, SIGNED=sg)
-        row(f"fmv.x.{ {'s': 'w'}.get(s, s)}", 0x53 | 0x1C << 27 | top, 0xFFF0707F, "xf", "fmv_xf", cls="fp", W=w)
+        row(f"fmv.x.{ {'s': 'w'}.get(s, s)}", 0x53 | 0x1C << 27 | top, 0xFFF0707F, "xf0", "fmv_xf", cls="fp", W=w)
         row(f"fmv.{ {'s': 'w'}.get(s, s)}.x", 0x53 | 0x1E << 27 | top, 0xFFF0707F, "fx0", "fmv_fx", cls="fp", W=w)
     for name, f, rs2, src, dst in (("fcvt.s.d", 0, 1, 64, 32), ("fcvt.d.s", 1, 0, 32, 64), ("fcvt.s.h", 0, 2, 16, 32), ("fcvt.h.s", 2, 0, 32, 16),
                                    ("fcvt.d.h", 1, 2, 16, 64), ("fcvt.h.d", 2, 1, 64, 16), ("fcvt.s.bf16", 0, 6, -16, 32),
@@ -149,7 +155,7 @@ def _vector_int() -> None:
         for c in cats:
             _v(f"{name}.v{c}", f6, {"v": VV, "x": VX, "i": VI}[c], f"v{c}", f"vcmp_v{c}", name)
     for c, cat in (("v", VV), ("x", VX), ("i", VI)):
-        row(f"vmerge.v{c}m", 0x57 | cat << 12 | 0x17 << 26, V | 1 << 25, f"v{c}", f"vmerge_v{c}")
+        row(f"vmerge.v{c}m", 0x57 | cat << 12 | 0x17 << 26, V | 1 << 25, f"v{c}m", f"vmerge_v{c}")
         row(f"vmv.v.{c}", 0x57 | cat << 12 | 0x17 << 26 | 1 << 25, V | 1 << 25 | 0x1F << 20, f"{c}1d", f"vmv_v{c}")
     for name, f6, op in (("vmul", 0x25, "vmul"), ("vmulh", 0x27, "vmulh"), ("vmulhu", 0x24, "vmulhu"), ("vmulhsu", 0x26, "vmulhsu"),
                          ("vdivu", 0x20, "vdivu"), ("vdiv", 0x21, "vdiv"), ("vremu", 0x22, "vremu"), ("vrem", 0x23, "vrem")):
@@ -203,7 +209,7 @@ def _vector_float() -> None:
                            ("vmfge", 0x1F, "f")):
         for c in cats:
             _v(f"{name}.v{c}", f6, FVV if c == "v" else FVF, f"v{c}", f"vcmp_v{'v' if c == 'v' else 'f'}", name, FP=1)
-    row("vfmerge.vfm", 0x57 | FVF << 12 | 0x17 << 26, V | 1 << 25, "vf", "vmerge_vf", FP=1)
+    row("vfmerge.vfm", 0x57 | FVF << 12 | 0x17 << 26, V | 1 << 25, "vfm", "vmerge_vf", FP=1)
     row("vfmv.v.f", 0x57 | FVF << 12 | 0x17 << 26 | 1 << 25, V | 1 << 25 | 0x1F << 20, "f1d", "vmv_vf", FP=1)
     row("vfmv.f.s", 0x57 | FVV << 12 | 0x10 << 26 | 1 << 25, V | 1 << 25 | 0x1F << 15, "fv", "vfmv_fs", cls="vmove_x", FP=1)
     row("vfmv.s.f", 0x57 | FVF << 12 | 0x10 << 26 | 1 << 25, V | 1 << 25 | 0x1F << 20, "f1d", "vfmv_sf", FP=1)
@@ -233,11 +239,11 @@ def _vector_memory() -> None:
             row(f"v{s}uxei{w}.v", op | f3 << 12 | 1 << 26, 0xFC00707F, "vloadx", f"{kind}_indexed", cls=cls, EEW=w)
             row(f"v{s}oxei{w}.v", op | f3 << 12 | 3 << 26, 0xFC00707F, "vloadx", f"{kind}_indexed", cls=cls, EEW=w)
         for n in (1, 2, 4, 8):
-            row(f"vl{n}re{w}.v", 0x07 | f3 << 12 | 1 << 25 | 8 << 20 | (n - 1) << 29, 0xFFF0707F, "vload", "vload_whole", cls="vload", N=n, EEW=w)
+            row(f"vl{n}re{w}.v", 0x07 | f3 << 12 | 1 << 25 | 8 << 20 | (n - 1) << 29, 0xFFF0707F, "vwhole", "vload_whole", cls="vload", N=n, EEW=w)
     for n in (1, 2, 4, 8):
-        row(f"vs{n}r.v", 0x27 | 1 << 25 | 8 << 20 | (n - 1) << 29, 0xFFF0707F, "vload", "vstore_whole", cls="vstore", N=n, EEW=8)
-    row("vlm.v", 0x07 | 1 << 25 | 11 << 20, 0xFFF0707F, "vload", "vload_mask", cls="vload", EEW=8)
-    row("vsm.v", 0x27 | 1 << 25 | 11 << 20, 0xFFF0707F, "vload", "vstore_mask", cls="vstore", EEW=8)
+        row(f"vs{n}r.v", 0x27 | 1 << 25 | 8 << 20 | (n - 1) << 29, 0xFFF0707F, "vwhole", "vstore_whole", cls="vstore", N=n, EEW=8)
+    row("vlm.v", 0x07 | 1 << 25 | 11 << 20, 0xFFF0707F, "vwhole", "vload_mask", cls="vload", EEW=8)
+    row("vsm.v", 0x27 | 1 << 25 | 11 << 20, 0xFFF0707F, "vwhole", "vstore_mask", cls="vstore", EEW=8)
 
 
 def _config_and_matrix() -> None:

@@ -108,7 +108,16 @@ class _Expander:
         return self.two("div", x, self.two("add", one, self.un("exp", self.un("neg", x))))
 
     def x_relu(self, op: Op, x: Value) -> Value:
-        return self.two("max", x, self.const(0.0, x.tensor.dtype))
+        return self.two("max", x, self.const(0.0 if x.tensor.dtype.is_float else 0, x.tensor.dtype))
+
+    def x_clamp(self, op: Op, x: Value, low: Value, high: Value) -> Value:
+        return self.two("min", self.two("max", x, low), high)
+
+    def x_mod(self, op: Op, x: Value, y: Value) -> Value:
+        """x - floor(x / y) y on floats; integers have an operation of their own."""
+        if not x.tensor.dtype.is_float:
+            return self.two("mod", x, y)
+        return self.two("sub", x, self.two("mul", self.un("floor", self.two("div", x, y)), y))
 
     def x_gelu(self, op: Op, x: Value) -> Value:
         t = x.tensor.dtype

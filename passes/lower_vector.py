@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 from rvgpu.ir.core import Func, Value
 from rvgpu.ir.dims import Dim
+from rvgpu.ir.numeric import integer_range
 from rvgpu.ir.tile_build import K, KFunc
 from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import (
     IDENTITY,
     REDUCE_OP,
-        State,
+    State,
     Stream,
     ceil_div,
     clamp,
@@ -236,7 +237,8 @@ class _Vector:
     def _identity(self, state: State) -> Value:
         value = IDENTITY[state.kind]
         if not state.dtype.is_float:
-            value = {"sum": 0, "max": -(1 << (state.dtype.bits - 1)), "min": (1 << (state.dtype.bits - 1)) - 1}[state.kind]
+            low, high = integer_range(state.dtype)
+            value = {"sum": 0, "max": low, "min": high}[state.kind]
         return self.k.sconst(value, state.dtype)
 
     def _anchor_binds(self, stream: Stream, wave: list[State], vl: Value | None) -> dict[Value, tuple[Value, ...]]:

@@ -10,6 +10,7 @@ help:
 	@echo "make docs    docs/timing.md and docs/isa.md from the code"
 	@echo "make cases   every zoo case that must pass its check, on four machines"
 	@echo "make bench   simulated cycles of the benchmark kernels into benchmarks/results.txt"
+	@echo "make bench-host  host speed: compile, engine, simulated instructions per second (varies with load)"
 
 $(STAMP): pyproject.toml
 	python3 -m venv $(VENV)
@@ -33,7 +34,10 @@ bench: $(STAMP)
 docs: $(STAMP)
 	$(PY) docs/generate.py
 
+bench-host: $(STAMP)
+	$(PY) benchmarks/host.py
+
 cases: $(STAMP)
 	$(PY) benchmarks/cases.py
 
-.PHONY: help demo test check bench docs cases
+.PHONY: help demo test check bench bench-host docs cases

@@ -82,7 +82,7 @@ def barrier(c: Core, w: Warp, g: Gpu, i: int, n: int) -> int:
                 o.state = RUN
                 o.earliest = c.bar_time[i] + g.barrier
                 o.why = C_BARRIER
-                o.ready = -1
+                c.ready[k] = -1
     return 0
 
 

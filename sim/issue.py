@@ -58,15 +58,20 @@ def width(w: Warp, r: Rec, kind: int) -> int:
     return r.arg
 
 
-def find_ready(w: Warp, g: Gpu, r: Rec) -> int:
+def find_ready(c: Core, n: int, g: Gpu) -> int:
     """Operands. The warp's next instruction may issue when all its sources are there: a scalar, or the first element of a vector when the class
     chains (`first`), else the cycle after the last element (`last` + 1). A destination may be written from the cycle after its last reader
     started, and so that its first new element comes after the first old one; multiplies on one tile follow back to back."""
+    w = ptr(Warp, c.warps + n * WARP_BYTES)
+    if w.state != RUN:
+        c.ready[n] = NEVER
+        return NEVER
+    r = ptr(Rec, g.recs + w.pc * REC_BYTES)
     t = w.earliest
     why = w.why
-    for n in range(r.nsrc):
-        base = r.src[n]
-        last = base + width(w, r, r.srckind[n])
+    for k in range(r.nsrc):
+        base = r.src[k]
+        last = base + width(w, r, r.srckind[k])
         if last > REGS:
             last = REGS
         for reg in range(base, last):
@@ -83,9 +88,10 @@ def find_ready(w: Warp, g: Gpu, r: Rec) -> int:
             if r.cost != COST_MM and w.first[reg] + 1 - r.latency > t:  # the new value comes after the old one
                 t = w.first[reg] + 1 - r.latency
                 why = w.cause[reg]
-    w.ready = t
-    w.ready_why = why
-    w.ready_pc = w.pc
+    c.ready[n] = t
+    c.ready_why[n] = why
+    c.ready_slot[n] = r.vector
+    c.ready_unit[n] = r.unit * 4
     return t
 
 
@@ -93,19 +99,15 @@ def unit_cost(w: Warp, r: Rec, g: Gpu) -> int:
     """Occupancy of the instruction's unit, in cycles: lanes: ceil(vl x SEW / DLEN); wide: twice that; exp: vl / exp lanes; div: vl / div lanes;
     red: lanes + 4 steps of the tree; tile: vl x 4 bytes / tile move rate; gather: one element a cycle; mm: ceil(tm / rows) x ceil(tn / columns)
     x ceil(tk / depth) of the array, whose sides follow from its rate (512 for bf16: 16 x 16 x 2)."""
-    bits = 8 << w.sew
-    lanes = imax(1, (w.vl * bits + g.dlen - 1) // g.dlen)
     k = r.cost
-    if k == COST_LANES:
-        return lanes
-    if k == COST_WIDE:
-        return imax(1, (w.vl * bits * 2 + g.dlen - 1) // g.dlen)
+    if k == COST_LANES or k == COST_WIDE or k == COST_RED:
+        bits = (8 << w.sew) * 2 if k == COST_WIDE else 8 << w.sew
+        lanes = imax(1, (w.vl * bits + g.dlen - 1) // g.dlen)
+        return lanes + 4 if k == COST_RED else lanes
     if k == COST_EXP:
         return imax(1, (w.vl + g.exp_lanes - 1) // g.exp_lanes)
     if k == COST_DIV:
         return imax(1, (w.vl + g.div_lanes - 1) // g.div_lanes)
-    if k == COST_RED:
-        return lanes + 4
     if k == COST_TILE:
         return imax(1, (w.vl * 4 + g.tile_bytes - 1) // g.tile_bytes)
     if k == COST_GATHER:
@@ -243,7 +245,7 @@ def start_cta(c: Core, g: Gpu, t: int) -> int:
         w.pc = g.entry
         w.earliest = t + g.dispatch
         w.why = C_DISPATCH
-        w.ready_pc = -1
+        c.ready[n] = -1
         w.cta = cta
         w.ctas = g.ncta
         w.x[10] = g.args
@@ -272,35 +274,22 @@ def step(c: Core, g: Gpu, limit: int) -> int:
     The smallest possible issue time goes first; of equal ones the warp that issued last, then the one longest without issue, then the lowest
     number. A taken branch or jump delays its warp's next instruction by `taken_branch_cycles`. A vset that changes nothing takes no slot.
     Runs until the core's time passes `limit` or nothing can run; returns 0 or a run code."""
-    recs = g.recs
+    room = g.queue - 1
     while 1:
         best = NEVER
         pick = -1
-        best_order = NEVER
-        why = C_IDLE
+        best_order = -2
         for n in range(c.nwarps):
-            w = ptr(Warp, c.warps + n * WARP_BYTES)
-            if w.state == RUN:
-                r = ptr(Rec, recs + w.pc * REC_BYTES)
-                if w.ready_pc != w.pc or w.ready < 0:
-                    find_ready(w, g, r)
-                e = w.ready
-                cause = w.ready_why
-                slot = c.slot[r.vector]
-                if slot > e:
-                    e = slot
-                    cause = C_UNIT
-                if r.unit != U_NONE:
-                    room = c.starts[r.unit * 4 + g.queue - 1]
-                    if room > e:
-                        e = room
-                        cause = C_UNIT
+            e = c.ready[n]
+            if e < 0:
+                e = find_ready(c, n, g)
+            e = imax(e, imax(c.slot[c.ready_slot[n]], c.starts[c.ready_unit[n] + room]))  # starts of no unit are 0
+            if e <= best:
                 order = -1 if n == c.last_warp else c.issue_order[n]
-                if e < best or (e == best and order < best_order):
+                if e < best or order < best_order:
                     best = e
                     pick = n
                     best_order = order
-                    why = cause
         if pick < 0:
             c.time = NEVER
             return R_OK
@@ -311,8 +300,9 @@ def step(c: Core, g: Gpu, limit: int) -> int:
             g.fault_core = c.core
             g.fault_warp = pick
             return R_LIMIT
+        why = c.ready_why[pick] if best == c.ready[pick] else C_UNIT
         w = ptr(Warp, c.warps + pick * WARP_BYTES)
-        r = ptr(Rec, recs + w.pc * REC_BYTES)
+        r = ptr(Rec, g.recs + w.pc * REC_BYTES)
         fault = F_ILLEGAL
         w.now = best
         w.next = w.pc + (r.size >> 1)
@@ -353,7 +343,7 @@ def step(c: Core, g: Gpu, limit: int) -> int:
         c.order += 1
         c.issue_order[pick] = c.order
         w.pc = w.next
-        w.ready_pc = -1
+        c.ready[pick] = -1
         if w.next < 0:
             w.state = DONE
             w.pc = 0

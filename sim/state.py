@@ -37,7 +37,7 @@ class Warp(ctypes.Structure):
                 ("ctl", I64 * 32), ("tokens", I64), ("token_time", I64 * 64), ("token_last", I64),
                 ("fault", I64), ("fault_addr", I64), ("mem_kind", I64), ("mem_addr", I64), ("mem_bytes", I64), ("mem_stride", I64),
                 ("mem_count", I64), ("first", I64 * REGS), ("last", I64 * REGS), ("read", I64 * REGS), ("cause", I64 * REGS),
-                ("changed", I64), ("fcsr", I64), ("ready", I64), ("ready_why", I64), ("ready_pc", I64), ("macs", I64), ("bar", I64)]
+                ("changed", I64), ("fcsr", I64), ("macs", I64), ("bar", I64)]
 
 
 class Core(ctypes.Structure):
@@ -46,7 +46,9 @@ class Core(ctypes.Structure):
                 ("bar_count", I64 * 16), ("bar_need", I64 * 16), ("bar_time", I64 * 16), ("dma_ring", I64 * 64), ("dma_n", I64),
                 ("dma_free", I64), ("dma_lines", I64), ("dma_busy", I64), ("l1_tags", U64), ("l1_use", U64), ("mshr", I64 * 64), ("mshr_n", I64),
                 ("last_warp", I64), ("instructions", I64), ("vectors", I64), ("l1_hits", I64), ("l1_misses", I64), ("issue_order", I64 * 32),
-                ("order", I64), ("cta_start", I64), ("core", I64), ("last_start", I64), ("last_cost", I64)]
+                ("order", I64), ("cta_start", I64), ("core", I64), ("last_start", I64), ("last_cost", I64),
+                # per warp: when the operands of its next instruction are there (-1: not known yet), why, its slot and its unit's `starts`
+                ("ready", I64 * 32), ("ready_why", I64 * 32), ("ready_slot", I64 * 32), ("ready_unit", I64 * 32)]
 
 
 class Gpu(ctypes.Structure):

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rvgpu.cache import cache_folder
+from rvgpu.cache import cache_folder, read_entry, source_hash, write_entry
 from rvgpu.codegen_rvgpu.llvm_ops import emit_llvm
 from rvgpu.codegen_rvgpu.worker import WORKER
 from rvgpu.errors import RvgpuError
@@ -26,8 +23,6 @@ from rvgpu.ir.types import DType, TensorType
 from rvgpu.isa.machine import Machine
 from rvgpu.passes.pipeline import Unit, temporaries
 from rvgpu.sim.elf import Image, link, write_executable
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -129,28 +124,14 @@ def _undescribe(raw: Mapping[str, Any]) -> Code:
 
 # -- the cache
 
-@lru_cache(maxsize=1)
-def source_hash() -> str:
-    """Of every file whose change may change the code: cached kernels are keyed on it."""
-    h = hashlib.sha256()
-    for part in ("frontend", "ir", "passes", "codegen_rvgpu"):
-        for p in sorted((ROOT / part).glob("*")):
-            if p.is_file() and p.suffix in (".py", ".lark"):
-                h.update(p.read_bytes())
-    return h.hexdigest()
-
-
 def cached(key: Sequence[Any]) -> tuple[Path, Code | None]:
     """Where code under this key (any JSON) is kept, and the code if it is there and whole."""
-    digest = hashlib.sha256(json.dumps([source_hash(), *key]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([source_hash("frontend", "ir", "passes", "codegen_rvgpu"), *key]).encode()).hexdigest()
     path = cache_folder() / f"kernel-{digest}"
-    try:
-        data = path.read_bytes()
-    except OSError:
+    body = read_entry(path)
+    if body is None:
         return path, None
-    if hashlib.sha256(data[32:]).digest() != data[:32]:
-        return path, None
-    raw = json.loads(data[32:])
+    raw = json.loads(body)
     code = _undescribe(raw)
     for k, (obj, asm, llvm) in zip(code.kernels, raw["code"], strict=True):
         k.object, k.asm, k.llvm = bytes.fromhex(obj), asm, llvm
@@ -158,8 +139,4 @@ def cached(key: Sequence[Any]) -> tuple[Path, Code | None]:
 
 
 def write_cache(path: Path, code: Code) -> None:
-    """Atomic; the body stands behind its SHA-256."""
-    body = json.dumps({**_describe(code), "code": [[k.object.hex(), k.asm, k.llvm] for k in code.kernels]}).encode()
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
-        f.write(hashlib.sha256(body).digest() + body)
-    os.replace(f.name, path)
+    write_entry(path, json.dumps({**_describe(code), "code": [[k.object.hex(), k.asm, k.llvm] for k in code.kernels]}).encode())

@@ -113,7 +113,7 @@ class Device:
         self.time = 0
         self._keep: list[Any] = []
         self.gpu = self._gpu(machine, timing)
-        self.entry_points = engine().core()
+        engine().begin()
         self.stack = 0
         if trace:
             self._events = buffer(TRACE_EVENTS)
@@ -176,6 +176,7 @@ class Device:
         text = bytes(image.data[image.text[0] - BASE:image.text[0] - BASE + image.text[1]])
         records, wanted = predecode(text, image.text[0], self.machine)
         addresses = engine().handlers(set(wanted))
+        engine().core()
         for key, places in wanted.items():
             for at, slot in places:
                 if key[1] < 0:
@@ -242,7 +243,7 @@ class Device:
     def _call(self, name: str, *args: Any) -> int:
         # a plain address and integers: numbers pass as 64-bit, structures by reference
         types = [ctypes.c_void_p if isinstance(a, ctypes.Structure) else ctypes.c_int64 for a in args]
-        fn = ctypes.CFUNCTYPE(ctypes.c_int64, *types)(self.entry_points[name])
+        fn = ctypes.CFUNCTYPE(ctypes.c_int64, *types)(engine().core()[name])
         return int(fn(*(ctypes.addressof(a) if isinstance(a, ctypes.Structure) else a for a in args)))
 
     def _near(self, addr: int) -> str:

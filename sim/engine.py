@@ -1,19 +1,19 @@
 """The compiled engine: handlers and the issue loop translated, optimised by LLVM for this host, and cached on disk.
 
 A program gets handlers for the instructions (and element widths) that it contains; each handler set is one object file under the hash of
-its IR, so a first run compiles what it needs and every later run loads it.
+its IR, so a first run compiles what it needs and every later run loads it. A process of its own compiles the issue loop meanwhile.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rvgpu.cache import cache_folder
+from rvgpu.cache import cache_folder, read_entry, source_hash, write_entry
 from rvgpu.isa import meaning
 from rvgpu.isa.rows import BY_NAME, Row
 from rvgpu.sim import handlers, handlers_vector, issue
@@ -22,6 +22,7 @@ from rvgpu.sim.translate import Unit
 PREFIX = {"alu_rr": "s_", "alu_ri": "s_", "alu_r": "s_", "branch": "b_", "amo": "a_", "fp2": "fp_", "fma": "ma_", "fcmp": "fc_",
           "vunary": "u_", "vred": "r_", "vmask": "k_"}
 SEWS = (8, 16, 32, 64)
+LOOP = (issue.run, issue.drain, issue.start_cta)
 
 
 def _meaning(row: Row) -> Callable[..., Any] | None:
@@ -91,70 +92,58 @@ class Engine:
         self.machine = llvm.Target.from_default_triple().create_target_machine(
             cpu=llvm.get_host_cpu_name(), features=_host_features(llvm), opt=2, jit=True)
         self.jit = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self.machine)
-        self.jit.set_object_cache(self._store, self._fetch)
         self.host = f"{llvm.get_host_cpu_name()} {_host_features(llvm)} {llvm.llvm_version_info}"
         self.addresses: dict[tuple[str, int], int] = {}
-        self.built = False
+        self.loop: dict[str, int] = {}
+        self.helper: subprocess.Popen[bytes] | None = None
 
-    def _path(self, module: Any) -> Path:
-        return cache_folder() / f"engine-{module.name}.o"
+    def _path(self, symbols: dict[tuple[str, int], str]) -> Path:
+        key = f"{self.host}\n{source_hash('sim', 'isa')}\n{sorted(symbols.items())}"
+        return cache_folder() / f"engine-{hashlib.sha256(key.encode()).hexdigest()}.o"
 
-    def _fetch(self, module: Any) -> bytes | None:
-        path = self._path(module)
-        try:
-            data = path.read_bytes()
-        except OSError:
-            return None
-        if hashlib.sha256(data[32:]).digest() != data[:32]:
-            path.unlink(missing_ok=True)
-            return None
-        return data[32:]
-
-    def _store(self, module: Any, data: bytes) -> None:
-        path = self._path(module)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
-            f.write(hashlib.sha256(data).digest() + data)
-        os.replace(f.name, path)
-
-    def _compile(self, text: str, fast: bool) -> None:
-        name = hashlib.sha256(f"{self.host}\n{fast}\n{text}".encode()).hexdigest()
-        module = self.llvm.parse_assembly(text)
-        module.name = name
-        if not self._path(module).exists():
+    def load(self, symbols: dict[tuple[str, int], str]) -> dict[tuple[str, int], int]:
+        """Addresses of handlers ((row name, SEW index or -1) -> symbol) or of the issue loop (no symbols), from the cache or made now."""
+        path = self._path(symbols)
+        code = read_entry(path)
+        if code is None:
+            unit = Unit()
+            for (name, sew), symbol in symbols.items():
+                unit.add(template(BY_NAME[name]), binds(BY_NAME[name], sew), symbol)
+            for fn in () if symbols else LOOP:
+                unit.add(fn, name=f"engine_{fn.__name__}")
+            module = self.llvm.parse_assembly(unit.text())
             options = self.llvm.create_pipeline_tuning_options(speed_level=2)
             options.loop_vectorization = True
             options.slp_vectorization = False
             builder = self.llvm.create_pass_builder(self.machine, options)
             builder.getModulePassManager().run(module, builder)
-        self.jit.add_module(module)
+            code = self.machine.emit_object(module)
+            write_entry(path, code)
+        self.jit.add_object_file(self.llvm.ObjectFileRef.from_data(code))
+        self.jit.finalize_object()
+        return {key: self.jit.get_function_address(symbol) for key, symbol in symbols.items()}
+
+    def begin(self) -> None:
+        """Starts making the issue loop in a process of its own unless it is in the cache."""
+        if not self.loop and self.helper is None and not self._path({}).exists():
+            self.helper = subprocess.Popen([sys.executable, "-m", "rvgpu.sim.engine"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                           stderr=subprocess.DEVNULL)
 
     def core(self) -> dict[str, int]:
         """Addresses of `run`, `drain` and `start_cta`."""
-        if not self.built:
-            unit = Unit()
-            for fn in (issue.run, issue.drain, issue.start_cta):
-                unit.add(fn, name=f"engine_{fn.__name__}")
-            self._compile(unit.text(), True)
-            self.jit.finalize_object()
-            self.built = True
-        return {n: self.jit.get_function_address(f"engine_{n}") for n in ("run", "drain", "start_cta")}
+        if not self.loop:
+            if self.helper is not None:
+                self.helper.wait()  # if it failed, the cache has nothing and the loop is made here
+                self.helper = None
+            self.load({})
+            self.loop = {fn.__name__: self.jit.get_function_address(f"engine_{fn.__name__}") for fn in LOOP}
+        return self.loop
 
     def handlers(self, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Addresses of the handlers of (row name, SEW index or -1); 0 for an element width that the row does not have."""
         missing = sorted(k for k in wanted if k not in self.addresses and legal(BY_NAME[k[0]], k[1]))
         if missing:
-            unit = Unit()
-            symbols = {}
-            for n, (name, sew) in enumerate(missing):
-                row = BY_NAME[name]
-                symbol = f"h_{len(self.addresses) + n}"
-                used = binds(row, sew)
-                unit.add(template(row), used, symbol)
-                symbols[name, sew] = symbol
-            self._compile(unit.text(), False)
-            self.jit.finalize_object()
-            for key, symbol in symbols.items():
-                self.addresses[key] = self.jit.get_function_address(symbol)
+            self.addresses |= self.load({key: f"h_{len(self.addresses) + n}" for n, key in enumerate(missing)})
         return {k: self.addresses.get(k, 0) for k in wanted}
 
 
@@ -170,3 +159,7 @@ def engine() -> Engine:
     if not _ENGINE:
         _ENGINE.append(Engine())
     return _ENGINE[0]
+
+
+if __name__ == "__main__":
+    Engine().core()

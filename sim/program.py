@@ -136,8 +136,7 @@ def predecode(text: bytes, base: int, machine: Machine) -> tuple[ctypes.Array[Re
     recs = (Rec * (n + 1))()
     wanted: dict[tuple[str, int], list[tuple[int, int]]] = {}
     cache: dict[int, Decoded | None] = {}
-    sews: set[int] = set()
-    found: list[tuple[int, Decoded]] = []
+    found: dict[int, Decoded] = {}
     at = 0
     while at < n:
         word = int.from_bytes(text[2 * at:2 * at + 4], "little")
@@ -148,18 +147,45 @@ def predecode(text: bytes, base: int, machine: Machine) -> tuple[ctypes.Array[Re
         recs[at].pc = base + 2 * at
         recs[at].size = 4 if word & 3 == 3 else 2
         if d is not None:
-            found.append((at, d))
-            if d.row.kind in ("vsetvli", "vsetivli"):
-                sews.add(d.imm >> 3 & 7)
-            elif d.row.kind == "vsetvl":
-                sews |= {0, 1, 2, 3}
+            found[at] = d
         at += 2 if word & 3 == 3 else 1
-    for at, d in found:
+    reach = _element_widths(found)
+    for at, d in found.items():
         _fill(recs[at], d, machine)
-        vector = bool(recs[at].needs_vtype)
-        for sew in sorted(s for s in sews if s < 4) if vector else (0,):
-            wanted.setdefault((d.row.name, sew if vector else -1), []).append((at, sew))
+        if recs[at].needs_vtype:
+            for sew in range(4):
+                if reach[at] >> sew & 1:
+                    wanted.setdefault((d.row.name, sew), []).append((at, sew))
+        else:
+            wanted.setdefault((d.row.name, -1), []).append((at, 0))
     return recs, wanted
+
+
+def _element_widths(found: dict[int, Decoded]) -> dict[int, int]:
+    """Per instruction the SEW indices (a bit each) that may be set when it runs, so that no handler is compiled that cannot be reached: those
+    that a vset may leave flow along falls, branches and jumps (at an entry vtype is vill). A program that calls, or jumps through registers
+    other than to return, is not followed: there every SEW that it sets may be set anywhere."""
+    kinds = {at: d.row.kind for at, d in found.items()}
+    sets = {at: 1 << (d.imm >> 3 & 7) if kinds[at] in ("vsetvli", "vsetivli") else 15 for at, d in found.items() if kinds[at].startswith("vset")}
+    everything = 0
+    for bits in sets.values():
+        everything |= bits & 15
+    if any(k == "jal" and found[at].rd != 0 or k == "jalr" and (found[at].rd, found[at].rs1) != (0, 1) for at, k in kinds.items()):
+        return dict.fromkeys(found, everything)
+    reach = dict.fromkeys(found, 0)
+    todo = list(found)
+    while todo:
+        at = todo.pop()
+        d, kind = found[at], kinds[at]
+        out = sets.get(at, reach[at]) & 15
+        after = [] if kind in ("jal", "jalr") else [at + d.size // 2]
+        if kind == "jal" or d.row.fmt == "b":
+            after.append(at + d.imm // 2)
+        for to in after:
+            if to in reach and out & ~reach[to]:
+                reach[to] |= out
+                todo.append(to)
+    return reach
 
 
 def _fill(rec: Rec, d: Decoded, machine: Machine) -> None:

@@ -1,9 +1,14 @@
-"""The cache folder. Imports nothing of ours; every part may import it."""
+"""The cache folder: entries behind their SHA-256, written atomically. Imports nothing of ours; every part may import it."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tempfile
+from functools import cache
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
 
 
 def cache_folder() -> Path:
@@ -11,3 +16,29 @@ def cache_folder() -> Path:
     folder = Path(os.environ.get("RVGPU_CACHE_DIR") or Path.home() / ".cache" / "rvgpu")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
+
+
+@cache
+def source_hash(*parts: str) -> str:
+    """Of every source file of these folders: what is made by them is cached under it."""
+    h = hashlib.sha256()
+    for part in parts:
+        for p in sorted((ROOT / part).glob("*")):
+            if p.is_file() and p.suffix in (".py", ".lark"):
+                h.update(p.read_bytes())
+    return h.hexdigest()
+
+
+def read_entry(path: Path) -> bytes | None:
+    """The body of an entry; None when it is not there or not whole."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    return data[32:] if hashlib.sha256(data[32:]).digest() == data[:32] else None
+
+
+def write_entry(path: Path, body: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
+        f.write(hashlib.sha256(body).digest() + body)
+    os.replace(f.name, path)

@@ -1,7 +1,7 @@
 """Assembly text to words, from the same rows as everything else: what `disasm` prints assembles back to the same bits.
 
 A line is `label:` or `name operands`; `#` starts a comment. Branches take labels or absolute addresses. Of the usual aliases there are
-`li mv nop ret j beqz bnez`. It is for tests and hand-written kernels; it does no relaxation and emits no compressed instructions.
+`li mv nop ret j beqz bnez` and a bare `fence`. It is for tests and hand-written kernels; it does no relaxation and emits no compressed instructions.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 
 from rvgpu.errors import Loc, RvgpuError, did_you_mean
-from rvgpu.isa.codec import IMM, REG, F, X
+from rvgpu.isa.codec import FLAGS, IMM, MEMORY, ORDERING, REG, ROUNDING, F, X, unwritten_rounding
 from rvgpu.isa.rows import BY_NAME, FORMATS
 
 XREG = {n: i for i, n in enumerate(X)} | {f"x{i}": i for i in range(32)} | {"fp": 8}
 FREG = {n: i for i, n in enumerate(F)} | {f"f{i}": i for i in range(32)}
 VREG = {f"v{i}": i for i in range(32)}
 LMUL = {"m1": 0, "m2": 1, "m4": 2, "m8": 3, "mf8": 5, "mf4": 6, "mf2": 7}
-REACH = {"imm_i": 12, "imm_s": 12, "imm_b": 13, "imm_j": 21, "simm5": 5}  # signed bits
 
 
 class _Line:
@@ -51,6 +50,7 @@ def _alias(line: _Line, name: str, ops: list[str]) -> list[tuple[str, list[str]]
     if name == "li":
         return _load_immediate(ops[0], _number(line, ops[1]))
     simple = {"mv": ("addi", [*ops, "0"]), "nop": ("addi", ["zero", "zero", "0"]), "ret": ("jalr", ["zero", "ra", "0"]), "j": ("jal", ["zero", *ops]),
+              "fence": ("fence", ops or ["iorw", "iorw"]),
               "beqz": ("beq", [*ops[:1], "zero", *ops[1:]]), "bnez": ("bne", [*ops[:1], "zero", *ops[1:]])}
     return [simple.get(name, (name, ops))]
 
@@ -76,23 +76,30 @@ def _number(line: _Line, text: str) -> int:
 def _word(line: _Line, name: str, ops: list[str], pc: int, labels: dict[str, int]) -> int:
     if name == "sf.vsettnt":
         return _vsettnt(line, ops)
+    amo = re.fullmatch(r"(amo\w+\.[wd])(\.aq|\.rl|\.aqrl)", name)
+    name, ordering = (amo[1], amo[2]) if amo else (name, "")
     if name not in BY_NAME:
         near = did_you_mean(name, BY_NAME)
         raise line.fail(f"no instruction is called {name}", f"did you mean {near}?" if near else None)
     row = BY_NAME[name]
     fields = FORMATS[row.fmt]
-    if row.kind.startswith(("load", "store", "fload", "fstore")) and len(ops) == 2 and "(" in ops[1]:
-        offset, _, register = ops[1].rstrip(")").partition("(")
-        ops = [ops[0], offset or "0", register]
+    if row.fmt in MEMORY and ops and "(" in ops[-1]:
+        offset, _, register = ops[-1].rstrip(")").partition("(")
+        ops = [*ops[:-1], offset or "0", register]
     word, rest = row.match, list(ops)
     for f in fields:
         if f == "vm":
             masked = bool(rest) and rest[-1] == "v0.t"
             if masked:
                 rest.pop()
-            word |= (not masked) << 25
+            word |= (not masked) << FLAGS[f]
+        elif f == "rm":
+            written = bool(rest) and rest[0] != "" and rest[0] in ROUNDING
+            word |= (ROUNDING.index(rest.pop(0)) if written else unwritten_rounding(row)) << FLAGS[f]
+        elif f == "aqrl":
+            word |= ORDERING.index(ordering) << FLAGS[f]
         elif f in ("zimm11", "zimm10"):
-            word |= IMM[f][1](_vtype(line, rest))
+            word |= _field(line, f, rest[0], pc, labels) if len(rest) == 1 and rest[0][:1].isdigit() else IMM[f][1](_vtype(line, rest))
             rest = []
         else:
             if not rest:
@@ -111,17 +118,27 @@ def _field(line: _Line, f: str, text: str, pc: int, labels: dict[str, int]) -> i
             raise line.fail(f"a register of {f[0]} needed, found {text!r}")
         return table[text] << REG[f]
     if f in ("mt", "mtd"):
-        if not re.fullmatch(r"mt\d+", text):
+        tiles = range(0, 16, 4 if f == "mt" else 1)
+        if not re.fullmatch(r"mt\d+", text) or int(text[2:]) not in tiles:
             raise line.fail(f"a tile such as mt4 needed, found {text!r}")
-        return (int(text[2:]) >> 2) << 10 if f == "mt" else int(text[2:]) << 8
+        return int(text[2:]) << 8
+    if f == "v0":
+        if text != "v0":
+            raise line.fail(f"the mask v0 needed, found {text!r}")
+        return 0
+    if f in ("pred", "succ"):
+        if not re.fullmatch("0|(?=.)i?o?r?w?", text):
+            raise line.fail(f"0 or some of iorw needed, found {text!r}")
+        return sum(1 << FLAGS[f] + n for n, c in enumerate("wroi") if c in text)
     value = labels[text] if f in ("imm_b", "imm_j") and text in labels else _number(line, text)
     if f in ("imm_b", "imm_j"):
         value -= pc
-    if f in REACH and not -(1 << REACH[f] - 1) <= value < 1 << REACH[f] - 1:
-        raise line.fail(f"{text} does not fit in {REACH[f]} bits")
-    if f == "uimm":
-        return (value & 31) << REG[f]
-    return IMM[f][1](value << 12 if f == "imm_u" else value)
+    if f == "imm_u":
+        value = (value << 12) - (1 << 32 if value >> 19 & 1 else 0)
+    back, bits = IMM["uimm5" if f == "uimm" else f]
+    if back(bits(value)) != value:
+        raise line.fail(f"{text} does not fit the field {f}")
+    return bits(value)
 
 
 def _vtype(line: _Line, parts: list[str]) -> int:

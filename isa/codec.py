@@ -65,9 +65,20 @@ IMM: dict[str, tuple[Callable[[int], int], Callable[[int], int]]] = {
     "shamt6": (lambda w: _b(w, 25, 20), lambda v: (v & 63) << 20), "shamt5": (lambda w: _b(w, 24, 20), lambda v: (v & 31) << 20),
     "csr": (lambda w: _b(w, 31, 20), lambda v: (v & 0xFFF) << 20),
     "zimm11": (lambda w: _b(w, 30, 20), lambda v: (v & 0x7FF) << 20), "zimm10": (lambda w: _b(w, 29, 20), lambda v: (v & 0x3FF) << 20),
+    "imm_p": (lambda w: _s(_b(w, 31, 25) << 5, 12), lambda v: (v >> 5 & 0x7F) << 25),
     "simm5": (lambda w: _s(_b(w, 19, 15), 5), lambda v: (v & 31) << 15), "uimm5": (lambda w: _b(w, 19, 15), lambda v: (v & 31) << 15),
 }
 REG = {"xd": 7, "fd": 7, "vd": 7, "x1": 15, "f1": 15, "v1": 15, "x2": 20, "f2": 20, "v2": 20, "f3": 27, "uimm": 15}
+FLAGS = {"vm": 25, "rm": 12, "aqrl": 25, "pred": 24, "succ": 20}  # fields with a spelling of their own
+ROUNDING = ("rne", "rtz", "rdn", "rup", "rmm", "", "", "dyn")
+ORDERING = ("", ".rl", ".aq", ".aqrl")
+MEMORY = ("load", "store", "fload", "fstore", "prefetch")  # the last two operands are written imm(x1)
+
+
+def unwritten_rounding(r: Row) -> int:
+    """The mode of a text that names none: dynamic, or nearest even where the result is always exact."""
+    exact = r.kind == "fcvt_ff" and abs(r.args["SRC"]) < abs(r.args["W"]) or r.kind == "fcvt_fx" and r.args["W"] == 64 and r.args["IW"] == 32
+    return 0 if exact else 7
 
 _BUCKETS: dict[int, list[Row]] = {}
 for _row in sorted(ROWS, key=lambda r: -r.mask.bit_count()):
@@ -84,7 +95,8 @@ def decode(word: int) -> Decoded | None:
         word, size = expanded, 2
     for r in _BUCKETS.get(word & 0x7F, ()):
         if word & r.mask == r.match:
-            return Decoded(r, word, size)
+            reserved = "rm" in FORMATS[r.fmt] and not ROUNDING[_b(word, 14, 12)]
+            return None if reserved else Decoded(r, word, size)
     return None
 
 
@@ -93,9 +105,11 @@ def encode(name: str, **fields: int) -> int:
     r = BY_NAME[name]
     word = r.match
     for f in FORMATS[r.fmt]:
-        v = fields.pop(f, 1 if f == "vm" else 0)
-        if f == "vm":
-            word |= v << 25
+        if f == "v0":
+            continue
+        v = fields.pop(f, 1 if f == "vm" else unwritten_rounding(r) if f == "rm" else 0)
+        if f in FLAGS:
+            word |= v << FLAGS[f]
         elif f == "mtd":
             word |= v << 8
         elif f == "mt":
@@ -175,21 +189,31 @@ def expand(c: int) -> int | None:
 
 
 def _vtype_text(z: int) -> str:
+    if z >> 8 or z >> 5 & 1 or z & 7 == 4:
+        return str(z)
     sew, lmul = 8 << (z >> 3 & 7), z & 7
     return f"e{sew}, m{('1', '2', '4', '8', '?', 'f8', 'f4', 'f2')[lmul]}, {'ta' if z >> 6 & 1 else 'tu'}, {'ma' if z >> 7 & 1 else 'mu'}"
 
 
 def disasm(d: Decoded, pc: int = 0) -> str:
     """Assembly text; branch targets as addresses."""
-    if d.row.name == "vsetvli" and d.word >> 29 & 3:
-        alt = "alt" if d.word >> 28 & 1 else ""
-        return f"sf.vsettnt {X[d.rd]}, {X[d.rs1]}, e{8 << _b(d.word, 25, 23)}{alt}, w{1 << (_b(d.word, 30, 29) - 1)}"
-    out = []
-    memory = d.row.kind.startswith(("load", "store", "fload", "fstore"))
+    sew, alternate, widen = d.imm >> 3 & 7, d.imm >> 8 & 1, d.imm >> 9 & 3
+    if d.row.name == "vsetvli" and widen and not d.imm & 0xC7 and sew + widen <= 4 and (not alternate or sew == 1):  # others: a number
+        return f"sf.vsettnt {X[d.rd]}, {X[d.rs1]}, e{8 << sew}{'alt' if alternate else ''}, w{1 << (widen - 1)}"
+    name, out = d.row.name, []
     for f in FORMATS[d.row.fmt]:
         if f == "vm":
             if not d.vm:
                 out.append("v0.t")
+        elif f == "v0":
+            out.append("v0")
+        elif f == "rm":
+            if (mode := _b(d.word, 14, 12)) != unwritten_rounding(d.row):
+                out.append(ROUNDING[mode])
+        elif f == "aqrl":
+            name += ORDERING[_b(d.word, 26, 25)]
+        elif f in ("pred", "succ"):
+            out.append("".join(c for n, c in enumerate("wroi") if d.word >> FLAGS[f] + n & 1)[::-1] or "0")
         elif f == "mtd":
             out.append(f"mt{_b(d.word, 11, 8)}")
         elif f == "mt":
@@ -206,9 +230,9 @@ def disasm(d: Decoded, pc: int = 0) -> str:
             out.append(str(d.rs1))
         else:
             n = d.word >> REG[f] & 31
-            base = f == "x1" and d.row.fmt in ("vload", "vloads", "vloadx", "amo", "tload", "prefetch")
-            name = {"x": X[n], "f": F[n], "v": f"v{n}"}[f[0]]
-            out.append(f"({name})" if base else name)
-    if memory:
-        out = [out[0], f"{out[1]}({out[2]})"]
-    return f"{d.row.name} {', '.join(out)}".strip()
+            base = f == "x1" and d.row.fmt in ("vload", "vwhole", "vloads", "vloadx", "amo", "tload")
+            register = {"x": X[n], "f": F[n], "v": f"v{n}"}[f[0]]
+            out.append(f"({register})" if base else register)
+    if d.row.fmt in MEMORY:
+        out[-2:] = [f"{out[-2]}({out[-1]})"]
+    return f"{name} {', '.join(out)}".strip()

@@ -189,7 +189,8 @@ class StreamRun:
         return self.region(self.anchor_region, states)[a]
 
     def at_bottom(self, a: int, d: Array) -> Array:
-        return np.asarray(np.isnan(d) | (d == -np.inf) | (d == self.bottom[a]))
+        """NaN, -inf or an infinite bottom. (At a finite one the states are the identity, which any move leaves as it is.)"""
+        return np.asarray(np.isnan(d) | (d == -np.inf) | ((d == self.bottom[a]) & ~np.isfinite(self.bottom[a])))
 
     def safe(self, a: int, d: Array) -> Array:
         """The anchor that bodies and finish see: 0 at the bottom."""
@@ -226,8 +227,8 @@ class StreamRun:
         return states, start
 
     def update(self, states: list[Array], start: int, stop: int) -> list[Array]:
-        """The states with one block taken in."""
-        states = list(states)
+        """The states with one block taken in: those before it move to the new anchors, where the block's own part is made."""
+        out = list(states)
         anchors = self.region(self.anchor_region, states)
 
         def block(x: Array, v: Value) -> Array:
@@ -239,12 +240,12 @@ class StreamRun:
         for k, body in enumerate(self.bodies):
             given = [self.safe(a, anchors[a]) for a in self.anchor_of[k]]
             parts = window.region(body, [*atoms, *given], lambda v: block(self.inner[v], v))
-            states[k] = self.combine(k, states[k], self.partial(window.env, k, body, parts))
+            out[k] = self.combine(k, states[k], self.partial(window.env, k, body, parts))
             for a in self.ready(k):
-                new = self.anchor(a, states)
+                new = self.anchor(a, out)
                 states = self.rebase(a, states, anchors[a], new)
                 anchors[a] = new
-        return states
+        return out
 
     def partial(self, env: m.Env, k: int, body: Block, parts: list[Array]) -> Array:
         """State k of one block (`env` knows which)."""

@@ -1,22 +1,27 @@
 """P5: one rule for cascaded reductions. Reductions over one dim whose bodies use earlier totals get a single-pass form.
 
 A sum body is brought to F = sum_t h_t(d) * b_t. Here b_t is a product of x-atoms (free of totals), anchored differences U = X(x) - D(d) to
-integer powers, exp(U) and [X == D]; h_t moves behind the loop. When an anchor D moves to D', with delta = D - D': U' = U + delta, so
-  U'^p = sum_q C(p, q) delta^(p-q) U^q,   exp(U') = exp(delta) exp(U),   [X == D'] = [delta == 0] [X == D],
+integer powers, exp(k U) and [X == D]; h_t moves behind the loop. When an anchor D moves to D', with delta = D - D': U' = U + delta, so
+  U'^p = sum_q C(p, q) delta^(p-q) U^q,   exp(k U') = exp(k delta) exp(k U),   [X == D'] = [delta == 0] [X == D],
 and the finitely many base sums E(b) are closed under that: the state. Any cut of the dim into blocks, in any order, gives the same totals.
-U is never split (exp(x) / exp(m) would overflow, x^2 - 2 x mu + mu^2 would cancel). A rounding cast on a factor stays on the b part, so h_t moves
-through it: the rounding's relative error is the same, and it is in the error bound.
+
+What keeps it exact in floating point: U is never split (exp(x) / exp(m) would overflow, x^2 - 2 x mu + mu^2 would cancel); an exponential and
+[X == D] take only the maximum of the same X for D, so arguments and deltas are never positive; an anchor that divides by the dim's size divides
+by the count so far (the mean of a part, not a part of the mean: Chan's formula). A rounding cast on a factor stays on the b part, so h_t moves
+through it: the rounding's relative error is the same, and it is in the error bound. (Not on a power of U, whose size depends on the anchor.)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from rvgpu.errors import RvgpuError
 from rvgpu.ir.core import Attr, Block, Builder, Func, Op, Value
 from rvgpu.ir.dims import Dim
+from rvgpu.ir.shapes import accumulator
 from rvgpu.ir.tidy import tidy
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.context import Context
@@ -32,7 +37,7 @@ class Term:
     h: tuple[tuple[Value, bool], ...] = ()
     xs: tuple[tuple[Value, bool], ...] = ()
     powers: tuple[tuple[Anchor, int], ...] = ()
-    exps: tuple[Anchor, ...] = ()
+    exps: tuple[tuple[Anchor, float], ...] = ()  # exp(k (X - D))
     equal: tuple[Anchor, ...] = ()
     guards: tuple[Value, ...] = ()
     cast: DType | None = None
@@ -42,15 +47,15 @@ class Term:
         powers = dict(self.powers)
         for a, p in o.powers:
             powers[a] = powers.get(a, 0) + p
-        if self.cast and o.cast and self.cast != o.cast:
-            raise Reject("two different roundings in one product")
+        assert not self.cast and not o.cast, "no arithmetic on rounded values"
         return Term(self.h + o.h, self.xs + o.xs, tuple(powers.items()), self.exps + o.exps, self.equal + o.equal, self.guards + o.guards,
-                    self.cast or o.cast, self.sign * o.sign)
+                    None, self.sign * o.sign)
 
     @property
     def base(self) -> tuple[object, ...]:
         """What distinguishes b: two terms with the same base share a state."""
-        return (frozenset(self.xs), frozenset(self.powers), self.exps, self.equal, self.guards, self.cast)
+        return (frozenset(Counter(self.xs).items()), frozenset(self.powers), frozenset(Counter(self.exps).items()), frozenset(self.equal),
+                frozenset(self.guards), self.cast)
 
 
 class Reject(Exception):
@@ -75,6 +80,23 @@ def _const(v: Value) -> float | None:
     return None
 
 
+def _summands(v: Value, whole: Callable[[Value], bool], k: float = 1.0) -> Iterator[tuple[Value, float]]:
+    """v = sum of k * leaf, through +, -, negation and constant factors, down to what counts as `whole`."""
+    name, xs = ("", []) if v.op is None or whole(v) else (v.op.name, v.op.operands)
+    if name in ("add", "sub"):
+        yield from _summands(xs[0], whole, k)
+        yield from _summands(xs[1], whole, -k if name == "sub" else k)
+    elif name == "neg":
+        yield from _summands(xs[0], whole, -k)
+    elif name == "mul" and any(_const(x) is not None for x in xs):
+        c, x = xs if _const(xs[0]) is not None else xs[::-1]
+        yield from _summands(x, whole, k * (_const(c) or 0.0))
+    elif name == "div" and _const(xs[1]):
+        yield from _summands(xs[0], whole, k / (_const(xs[1]) or 1.0))
+    else:
+        yield v, k
+
+
 @dataclass
 class _State:
     kind: str
@@ -93,8 +115,10 @@ class Derivation:
         self.dim, self.totals = dim, list(totals)
         self.results = {t.result: n for n, t in enumerate(self.totals)}
         self.uses: dict[Value, tuple[bool, bool]] = {}
+        self.own: dict[tuple[object, ...], Value] = {}
         self.states: list[_State] = []
-        self.anchors: list[Anchor] = []
+        self.anchors: list[Value] = []  # the D
+        self.needs: tuple[tuple[int, ...], ...] = ()  # per anchor: the states that it is computed from
         self.formulas: list[list[tuple[Term, int]]] = []
 
     # -- classification
@@ -114,6 +138,25 @@ class Derivation:
     def pure_d(self, v: Value) -> bool:
         return not self.kind(v)[1]
 
+    # -- values that the function does not hold: a region that uses one gets a copy of its op
+    def make(self, name: str, *xs: Value, dtype: DType | None = None, **attrs: Attr) -> Value:
+        dtype = dtype or xs[0].tensor.dtype
+        key = (name, *xs, dtype, *attrs.items())
+        if key not in self.own:
+            op = Op(name, list(xs), attrs=attrs)
+            op.results = [Value(TensorType(tuple(dict.fromkeys(d for x in xs for d in x.tensor.dims)), dtype), op)]
+            self.own[key] = op.result
+        return self.own[key]
+
+    def local(self, b: Builder, v: Value, made: dict[Value, Value]) -> Value:
+        """v in a region: what uses a total or only the rule made is copied there, the rest is seen from outside."""
+        if v in made or not self.kind(v)[0] and v not in self.own.values():
+            return made.get(v, v)
+        assert v.op is not None, v
+        xs = [self.local(b, x, made) for x in v.op.operands]
+        made[v] = b.op(v.op.name, xs, [v.type], **v.op.attrs)[0]
+        return made[v]
+
     # -- normal form
     def normal(self, v: Value) -> list[Term]:
         if self.pure_x(v):
@@ -121,76 +164,148 @@ class Derivation:
         if self.pure_d(v):
             return [Term(h=((v, False),))]
         assert v.op is not None
-        name, xs = v.op.name, v.op.operands
-        if name in ("add", "sub"):
-            a, b = xs
-            if name == "sub" and self.pure_x(a) and self.pure_d(b):
-                return [Term(powers=(((a, bottom_stripped(b)), 1),))]
-            if name == "sub" and self.pure_d(a) and self.pure_x(b):
-                return [Term(powers=(((b, bottom_stripped(a)), 1),), sign=-1)]
-            minus = -1 if name == "sub" else 1
-            return [*self.normal(a), *(replace(t, sign=t.sign * minus) for t in self.normal(b))]
-        if name == "neg":
-            return [replace(t, sign=-t.sign) for t in self.normal(xs[0])]
-        if name == "mul":
-            return [s.times(t) for s in self.normal(xs[0]) for t in self.normal(xs[1])]
-        if name == "div":
-            if self.pure_d(xs[1]):
-                return [t.times(Term(h=((xs[1], True),))) for t in self.normal(xs[0])]
-            if self.pure_x(xs[1]):
-                return [t.times(Term(xs=((xs[1], True),))) for t in self.normal(xs[0])]
-            raise Reject("a division by something that mixes the streamed dim and totals")
-        if name == "exp":
-            return [Term(exps=(self.difference(xs[0]),))]
-        if name == "cast":
-            return self.through_cast(v, xs[0])
-        if name == "select" and self.pure_x(xs[0]) and _const(xs[2]) == 0:
-            return [replace(t, guards=(*t.guards, xs[0])) for t in self.normal(xs[1])]
+        rule: Callable[..., list[Term]] | None = getattr(self, "n_" + v.op.name, None)
+        if rule is None:
+            raise Reject(f"`{v.op.name}` mixes the streamed dim {self.dim} with a total")
+        return rule(v, *v.op.operands)
+
+    def difference(self, x: Value, d: Value) -> Term:
+        return Term(powers=(((x, bottom_stripped(d)), 1),))
+
+    def n_add(self, v: Value, a: Value, b: Value) -> list[Term]:
+        for x, d in ((a, b), (b, a)):
+            if self.pure_x(x) and self.pure_d(d):
+                return [self.difference(x, self.make("neg", d))]
+        return [*self.normal(a), *self.normal(b)]
+
+    def n_sub(self, v: Value, a: Value, b: Value) -> list[Term]:
+        if self.pure_x(a) and self.pure_d(b):
+            return [self.difference(a, b)]
+        if self.pure_d(a) and self.pure_x(b):
+            return [replace(self.difference(b, a), sign=-1)]
+        return [*self.normal(a), *self.n_neg(b, b)]
+
+    def n_neg(self, v: Value, x: Value) -> list[Term]:
+        return [replace(t, sign=-t.sign) for t in self.normal(x)]
+
+    def n_mul(self, v: Value, a: Value, b: Value) -> list[Term]:
+        return [s.times(t) for s in self.normal(a) for t in self.normal(b)]
+
+    def n_div(self, v: Value, a: Value, b: Value) -> list[Term]:
+        if self.pure_x(b):
+            return [t.times(Term(xs=((b, True),))) for t in self.normal(a)]
+        if self.pure_d(b):
+            return [t.times(Term(h=((b, True),))) for t in self.normal(a)]
+        raise Reject("a division by something that mixes the streamed dim and totals")
+
+    def n_exp(self, v: Value, x: Value) -> list[Term]:
+        """exp(k (X - D) + d) = exp(d) exp(k U)."""
+        parts = list(_summands(x, self.pure_x))
+        xs = [(y, k) for y, k in parts if self.kind(y)[1]]
+        if len(xs) != 1 or not self.pure_x(xs[0][0]):
+            raise Reject("exp of an argument that is not X - D")
+        (y, k), rest = xs[0], [(d, c) for d, c in parts if not self.kind(d)[1]]
+        for part in [(d, c) for d, c in rest if c == -k]:
+            anchor = self.extreme(y, bottom_stripped(part[0]))
+            if anchor is not None and (k > 0) == (anchor[0] is y):
+                if abs(k) > 1:
+                    raise Reject("exp of k (X - D) with k above 1")
+                rest.remove(part)
+                return [Term(exps=((anchor, abs(k)),), h=((self.make("exp", self.sum(rest)), False),) if rest else ())]
+        raise Reject("exp of X - D where D is not the maximum of the same X")
+
+    def sum(self, parts: Sequence[tuple[Value, float]]) -> Value:
+        out: Value | None = None
+        for x, k in parts:
+            y = x if abs(k) == 1 else self.make("mul", x, self.make("const", dtype=x.tensor.dtype, value=abs(k)))
+            out = self.make("add" if k > 0 else "sub", out, y) if out is not None else y if k > 0 else self.make("neg", y)
+        assert out is not None
+        return out
+
+    def extreme(self, x: Value, d: Value) -> Anchor | None:
+        """(X, D) where D is the maximum of X over the dim; the minimum is minus the maximum of -X."""
+        total = self.totals[self.results[d]] if d in self.results else None
+        if total is None or total.attrs.get("op") not in ("max", "min") or total.operands[0] is not x:
+            return None
+        return (x, d) if total.attrs["op"] == "max" else (self.make("neg", x), self.make("neg", d))
+
+    def n_select(self, v: Value, cond: Value, x: Value, y: Value) -> list[Term]:
+        if _const(y) != 0:
+            raise Reject(f"`select` mixes the streamed dim {self.dim} with a total")
+        where = self.condition(cond)
+        return [replace(t, equal=t.equal + where.equal, guards=t.guards + where.guards) for t in self.normal(x)]
+
+    def condition(self, cond: Value) -> Term:
+        """Guards and [X == D] that a condition is made of."""
+        if self.pure_x(cond):
+            return Term(guards=(cond,))
+        assert cond.op is not None
+        name, xs = cond.op.name, cond.op.operands
+        if name == "and":
+            return self.condition(xs[0]).times(self.condition(xs[1]))
+        if name == "eq":
+            for x, d in (xs, xs[::-1]):
+                anchor = self.extreme(x, bottom_stripped(d))
+                if anchor is not None:
+                    return Term(equal=(anchor,))
+            raise Reject("[X == D] needs D to be the maximum or minimum of the same X")
         raise Reject(f"`{name}` mixes the streamed dim {self.dim} with a total")
 
-    def through_cast(self, v: Value, x: Value) -> list[Term]:
-        dtype = v.tensor.dtype
-        if x.tensor.dtype == DType.i1 and x.op is not None and x.op.name == "eq":
-            a, b = x.op.operands
-            a, b = (a, b) if self.pure_x(a) else (b, a)
-            if self.pure_x(a) and self.pure_d(b):
-                source = bottom_stripped(b)
-                total = self.results.get(source)
-                if total is None or self.totals[total].attrs.get("op") not in ("max", "min") or self.totals[total].operands[0] is not a:
-                    raise Reject("[X == D] needs D to be the maximum or minimum of the same X")
-                return [Term(equal=((a, source),))]
+    def n_cast(self, v: Value, x: Value) -> list[Term]:
+        dtype, source = v.tensor.dtype, x.tensor.dtype
+        if source == DType.i1:
+            return [self.condition(x)]
         terms = self.normal(x)
-        if not (dtype.is_float and x.tensor.dtype.is_float) or len(terms) != 1 or terms[0].cast:
+        if len(terms) != 1:
             raise Reject("a conversion of a sum that uses a total")
+        if terms[0].cast:
+            raise Reject("a rounded value in further arithmetic: two roundings in one product")
+        if not dtype.is_float or accumulator(dtype) != source:
+            raise Reject(f"a conversion from {source} to {dtype} of a value that uses a total")
+        if terms[0].powers:
+            raise Reject("a rounding of X - D, whose size depends on the anchor")
         return [replace(terms[0], cast=dtype)]
 
-    def difference(self, v: Value) -> Anchor:
-        """exp's argument as X - D."""
-        if v.op is not None and v.op.name == "sub" and self.pure_x(v.op.operands[0]) and self.pure_d(v.op.operands[1]):
-            return (v.op.operands[0], bottom_stripped(v.op.operands[1]))
-        raise Reject("exp of an argument that is not X - D")
-
     # -- states
-    def anchor(self, a: Anchor) -> int:
-        if a not in self.anchors:
-            self.anchors.append(a)
-        return self.anchors.index(a)
+    def anchor(self, d: Value) -> int:
+        if d not in self.anchors:
+            for v in self.sizes(d):
+                self.count(v)
+            self.anchors.append(d)
+        return self.anchors.index(d)
+
+    def sizes(self, d: Value) -> list[Value]:
+        """The dim's size in a d-expression, converted where it is."""
+        if d.op is None or d in self.results:
+            return []
+        of = d.op.operands[0].op if d.op.name == "cast" else d.op
+        if of is not None and of.name == "size" and of.attrs["dim"] == self.dim:
+            return [d]
+        return [v for x in d.op.operands for v in self.sizes(x)]
+
+    def count(self, size: Value) -> int:
+        """The state that counts positions, in the dtype of `size`."""
+        return self.state_of(Term(), size.tensor.dtype, (), None)
 
     def closure(self, term: Term) -> list[Term]:
-        """b and every b that a move of its anchors brings in: all lower powers."""
+        """Every b that a move of b's anchors brings in: all lower powers, b itself last."""
         out = [term]
         for n, (a, p) in enumerate(term.powers):
             out = [replace(t, powers=(*t.powers[:n], (a, q), *t.powers[n + 1:])) for t in out for q in range(p + 1)]
         return out
 
     def state_of(self, term: Term, dtype: DType, dims: tuple[Dim, ...], rhs: Value | None) -> int:
+        """The state of b; it has those of `dims` that b and the contraction's other factor vary with."""
         b = replace(term, h=(), sign=1, powers=tuple((a, p) for a, p in term.powers if p))
+        pairs = [*(a for a, _ in b.powers), *(a for a, _ in b.exps), *b.equal]
+        parts = [*(x for x, _ in b.xs), *(v for a in pairs for v in a), *b.guards, *([rhs] if rhs else [])]
+        dims = tuple(d for d in dims if any(d in v.tensor.dims for v in parts))
         for n, s in enumerate(self.states):
             if s.term is not None and s.term.base == b.base and s.rhs is rhs and s.dtype == dtype and s.dims == dims:
                 return n
+        used = [self.anchor(d) for d in dict.fromkeys(d for _, d in pairs)]
         if len(self.states) >= MAX_RANK:
             raise Reject(f"the state has more than {MAX_RANK} parts")
-        used = [self.anchor(a) for a in dict.fromkeys([*(a for a, _ in b.powers), *b.exps, *b.equal])]
         self.states.append(_State("sum", b, None, rhs, dtype, dims, used))
         return len(self.states) - 1
 
@@ -217,10 +332,11 @@ class Derivation:
         self.formulas.append([(term, self._closed(term, dtype, dims, None)) for term in self.normal(t.operands[0])])
 
     def _closed(self, term: Term, dtype: DType, dims: tuple[Dim, ...], rhs: Value | None) -> int:
-        # lower powers first, so that a state only depends on earlier ones
-        for b in self.closure(term):
-            last = self.state_of(b, dtype, dims, rhs)
-        return self.state_of(term, dtype, dims, rhs) if term.powers else last
+        return [self.state_of(b, dtype, dims, rhs) for b in self.closure(term)][-1]
+
+    def lower(self, s: _State) -> list[tuple[int, Term]]:
+        """The states that s is re-based from, itself last."""
+        return [(self.state_of(t, s.dtype, s.dims, s.rhs), t) for t in self.closure(s.term)] if s.term is not None else []
 
     # -- the op
     def build(self, b: Builder) -> list[Value]:
@@ -229,17 +345,16 @@ class Derivation:
             self.add_total(t)
         n = len(self.states)
         types = [TensorType(s.dims, s.dtype) for s in self.states]
-        anchor_types = [TensorType(d.tensor.dims, d.tensor.dtype) for _, d in self.anchors]
+        anchor_types = [d.tensor for d in self.anchors]
         regions = [Block()]
         Builder(regions[0]).op("yield")
         for s in self.states:
             regions.append(self._body(s, anchor_types))
-        needs, anchors = self._anchors(types)
+        self.needs, anchors = self._anchors(types)
         regions += [anchors, self._rebase(types, anchor_types), self._finish(types, anchor_types)]
         attrs: dict[str, Attr] = {"dim": self.dim, "kinds": tuple(s.kind for s in self.states), "names": tuple(f"s{i}" for i in range(n)),
-                                  "anchor_of": tuple(tuple(s.anchors) for s in self.states), "anchor_needs": needs}
-        atoms = [op for op in self._atom_ops()]
-        regions[0].ops[:0] = atoms
+                                  "anchor_of": tuple(tuple(s.anchors) for s in self.states), "anchor_needs": self.needs}
+        regions[0].ops[:0] = self._atom_ops()
         return b.op("stream", [], [t.result.type for t in self.totals], regions, **attrs)
 
     def _atom_ops(self) -> list[Op]:
@@ -267,45 +382,45 @@ class Derivation:
             b.op("yield", [s.value])
             return block
         assert s.term is not None
-        at = {self.anchors[a]: arg for a, arg in zip(s.anchors, args, strict=True)}
-        out = self._base(b, s.term, at, s.dtype)
-        b.op("yield", [out] if s.rhs is None else [out, s.rhs])
+        out = self._base(b, s.term, dict(zip((self.anchors[a] for a in s.anchors), args, strict=True)), s.dtype)
+        if s.rhs is None:
+            b.op("yield", [out])
+        elif self.dim in out.tensor.dims:
+            b.op("yield", [out, s.rhs])
+        else:  # nothing of b varies along the dim: a sum of the other factor
+            b.op("yield", [_two(b, "mul", s.rhs, out)])
         return block
 
-    def _base(self, b: Builder, term: Term, at: dict[Anchor, Value], dtype: DType) -> Value:
-        """The value of b(x; anchors)."""
+    def _base(self, b: Builder, term: Term, at: dict[Value, Value], dtype: DType) -> Value:
+        """The value of b(x; anchors); `at` has the anchors' arguments."""
+        made: dict[Value, Value] = {}
         factors: list[Value] = []
 
         def diff(a: Anchor) -> Value:
-            return _two(b, "sub", a[0], at[a])
+            return _two(b, "sub", self.local(b, a[0], made), at[a[1]])
 
-        for a in term.exps:
-            u = diff(a)
+        for a, k in term.exps:
+            u = _scaled(b, diff(a), k)
             factors.append(b.op("exp", [u], [u.type], anchored=True)[0])
         for a, p in term.powers:
             factors += [diff(a)] * p
-        for a in term.equal:
-            same = _two(b, "eq", a[0], at[a], DType.i1)
-            factors.append(b.op("cast", [same], [TensorType(same.tensor.dims, dtype)], dtype=dtype)[0])
         factors += [x for x, inverse in term.xs if not inverse]
         if not factors:
-            factors = [_const_of(b, 1.0, dtype)]
+            factors = [_const_of(b, 1.0 if dtype.is_float else 1, dtype)]
         out = factors[0]
         for f in factors[1:]:
             out = _two(b, "mul", out, f)
         for x, inverse in term.xs:
             if inverse:
                 out = _two(b, "div", out, x)
-        for g in term.guards:
-            dims = _union(g, out)
-            out = b.op("select", [g, out, _const_of(b, 0.0, out.tensor.dtype)], [TensorType(dims, out.tensor.dtype)])[0]
+        for g in [*term.guards, *(_two(b, "eq", self.local(b, x, made), at[d], DType.i1) for x, d in term.equal)]:
+            out = _where(b, g, out)
         if term.cast is not None and out.tensor.dtype != term.cast:
             out = b.op("cast", [out], [TensorType(out.tensor.dims, term.cast)], dtype=term.cast)[0]
         return out
 
-    def _totals_from(self, b: Builder, states: Sequence[Value], which: set[int], used: set[int]) -> dict[Value, Value]:
-        """The totals `which` as expressions of the states; `used` collects the states."""
-        made: dict[Value, Value] = {}
+    def _totals_from(self, b: Builder, states: Sequence[Value], which: set[int], used: set[int], made: dict[Value, Value]) -> None:
+        """The totals `which` as expressions of the states into `made`; `used` collects the states."""
         for n, (t, formula) in enumerate(zip(self.totals, self.formulas, strict=True)):
             if n not in which:
                 continue
@@ -314,33 +429,23 @@ class Derivation:
                 used.add(state)
                 x = states[state]
                 for h, inverse in term.h:
-                    x = _two(b, "div" if inverse else "mul", x, self._copy(b, h, made))
+                    x = _two(b, "div" if inverse else "mul", x, self.local(b, h, made))
                 if term.sign < 0:
                     x = b.op("neg", [x], [x.type])[0]
                 out = x if out is None else _two(b, "add", out, x)
             assert out is not None
             made[t.result] = out
-        return made
-
-    def _copy(self, b: Builder, v: Value, made: dict[Value, Value]) -> Value:
-        """A d-expression with totals replaced."""
-        if v in made or not self.kind(v)[0]:
-            return made.get(v, v)
-        assert v.op is not None, v
-        xs = [self._copy(b, x, made) for x in v.op.operands]
-        made[v] = b.op(v.op.name, xs, [v.type], **v.op.attrs)[0]
-        return made[v]
 
     def _anchors(self, types: list[TensorType]) -> tuple[tuple[tuple[int, ...], ...], Block]:
         block = Block([Value(t) for t in types])
         b = Builder(block)
         needs, out = [], []
-        for _, d in self.anchors:
-            used: set[int] = set()
-            made = self._totals_from(b, block.args, self._needed(d), used)
-            if any(self.states[s].anchors for s in used):
-                raise Reject("an anchor that depends on an anchored total")
-            out.append(self._copy(b, d, made))
+        for d in self.anchors:
+            counts = {v: self.count(v) for v in self.sizes(d)}
+            used = set(counts.values())
+            made = {v: block.args[n] for v, n in counts.items()}
+            self._totals_from(b, block.args, self._needed(d), used, made)
+            out.append(self.local(b, d, made))
             needs.append(tuple(sorted(used)))
         b.op("yield", out)
         return tuple(needs), block
@@ -369,30 +474,30 @@ class Derivation:
         if s.term is None or not s.anchors:
             return states[n]
         out: Value | None = None
-        for lower in self.closure(s.term):
-            x = states[self.state_of(lower, s.dtype, s.dims, s.rhs)]
-            low = dict(lower.powers)
+        for below, term in self.lower(s):
+            x, low = states[below], dict(term.powers)
             for a, p in s.term.powers:
                 q = low.get(a, 0)
                 for _ in range(p - q):
-                    x = _two(b, "mul", x, deltas[self.anchor(a)])
-                if math.comb(p, q) != 1:
-                    x = _two(b, "mul", x, _const_of(b, float(math.comb(p, q)), s.dtype))
+                    x = _two(b, "mul", x, deltas[self.anchor(a[1])])
+                x = _scaled(b, x, float(math.comb(p, q)))
             out = x if out is None else _two(b, "add", out, x)
         assert out is not None
-        for a in s.term.exps:
-            d = deltas[self.anchor(a)]
+        for a, k in s.term.exps:
+            d = _scaled(b, deltas[self.anchor(a[1])], k)
             out = _two(b, "mul", out, b.op("exp", [d], [d.type])[0])
-        for a in s.term.equal:
-            d = deltas[self.anchor(a)]
-            still = _two(b, "eq", d, _const_of(b, 0.0, d.tensor.dtype), DType.i1)
-            out = b.op("select", [still, out, _const_of(b, 0.0, s.dtype)], [out.type])[0]
+        for _, anchor in s.term.equal:  # inf less inf is NaN, and no move
+            d = deltas[self.anchor(anchor)]
+            zero = _const_of(b, 0, d.tensor.dtype)
+            moved = _two(b, "or", _two(b, "lt", d, zero, DType.i1), _two(b, "gt", d, zero, DType.i1))
+            out = _where(b, b.op("not", [moved], [moved.type])[0], out)
         return out
 
     def _finish(self, types: list[TensorType], anchor_types: list[TensorType]) -> Block:
         block = Block([Value(t) for t in [*types, *anchor_types]])
         b = Builder(block)
-        made = self._totals_from(b, block.args[:len(types)], set(range(len(self.totals))), set())
+        made: dict[Value, Value] = {}
+        self._totals_from(b, block.args[:len(types)], set(range(len(self.totals))), set(), made)
         b.op("yield", [made[t.result] for t in self.totals])
         return block
 
@@ -404,6 +509,16 @@ def _union(x: Value, y: Value) -> tuple[Dim, ...]:
 
 def _two(b: Builder, name: str, x: Value, y: Value, dtype: DType | None = None) -> Value:
     return b.op(name, [x, y], [TensorType(_union(x, y), dtype or x.tensor.dtype)])[0]
+
+
+def _where(b: Builder, cond: Value, x: Value) -> Value:
+    """x where cond holds, else 0."""
+    t = TensorType(_union(cond, x), x.tensor.dtype)
+    return b.op("select", [cond, x, _const_of(b, 0.0 if t.dtype.is_float else 0, t.dtype)], [t])[0]
+
+
+def _scaled(b: Builder, x: Value, k: float) -> Value:
+    return x if k == 1 else _two(b, "mul", x, _const_of(b, k, x.tensor.dtype))
 
 
 def _const_of(b: Builder, value: float, dtype: DType) -> Value:

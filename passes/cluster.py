@@ -2,7 +2,8 @@
 accepts them; elementwise math joins the kernel whose totals it uses; what another kernel needs is stored in a workspace tensor.
 
 A contraction over another dim that only feeds such a cascade (q @ k inside softmax) is made per block inside it when at least two totals read it:
-storing it would cost more traffic than the inputs. Feeding a single contraction it is stored (h @ wd), since fusing would recompute it.
+storing it would cost more traffic than the inputs. Feeding a single contraction it is stored (h @ wd), since fusing would recompute it; and so it is
+when its readers do not share one kernel with a matrix product, or something besides them reads it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import count as count_from
 
+from rvgpu.errors import RvgpuError
 from rvgpu.ir.core import Block, Builder, Func, Op, Param, Value
-from rvgpu.passes.cascade import Derivation, Reject, bottom_stripped, streamed_dim
+from rvgpu.ir.dims import Dim
+from rvgpu.ir.types import DType, TensorType
+from rvgpu.passes.cascade import Derivation, Reject, Term, bottom_stripped, streamed_dim
 from rvgpu.passes.context import Context, Remark
 
 
@@ -23,16 +27,76 @@ class Cluster:
     level = "tensor"
 
     def run(self, func: Func, context: Context) -> list[Func]:
-        clusters = _Clusters(func)
-        kernels = clusters.run()
-        context.remarks += clusters.remarks
+        remarks: dict[tuple[str, Op | None], Remark] = {}
+        kernels = _Clusters(one_dim_each(func, remarks), remarks).run()
+        context.remarks += remarks.values()
         return kernels
 
 
+Out = tuple[str, Value, TensorType]  # name, value, type as stored
+Remarks = dict[tuple[str, Op | None], Remark]
+
+
+def remark(remarks: Remarks, text: str, op: Op) -> None:
+    remarks.setdefault((text, op), Remark(text, op))
+
+
+def one_dim_each(func: Func, remarks: Remarks) -> Func:
+    """A reduction over several dims becomes one over each, the last dim first."""
+    block = Block()
+    b = Builder(block)
+    made: dict[Value, Value] = {}
+    for op in func.body.ops:
+        dims = op.attrs.get("dims", ())
+        assert isinstance(dims, tuple)
+        if op.name != "reduce" or len(dims) < 2:
+            op.operands = [made.get(x, x) for x in op.operands]
+            block.ops.append(op)
+            continue
+        remark(remarks, f"a reduction over {len(dims)} dims runs over one after the other", op)
+        b.loc, x = op.loc, made.get(op.operands[0], op.operands[0])
+        for d in reversed(dims):
+            t = TensorType(tuple(e for e in x.tensor.dims if e != d), x.tensor.dtype)
+            x = b.one("reduce", [x], t, **{**op.attrs, "dims": (d,)})
+        made[op.result] = x
+    return Func(func.name, func.params, block, [made.get(r, r) for r in func.results], func.result_types, func.loc, func.result_names)
+
+
+def own_dims(contract: Op) -> tuple[frozenset[Dim], frozenset[Dim]]:
+    """What only one factor has of the result's dims: rows and columns of a matrix product when neither is empty."""
+    x, y = (frozenset(v.tensor.dims) for v in contract.operands)
+    return x - y, y - x
+
+
+def matrix(group: list[Op]) -> bool:
+    return any(t.name == "contract" and all(own_dims(t)) for t in group)
+
+
+def beyond_the_machine(d: Derivation) -> str:
+    """Why no kernel can run this stream, though the rule derives it; "" when one can. Rows on the vector unit are one block and move no anchor."""
+    if any(a.tensor.dtype is not DType.f32 for a in d.anchors):
+        return "an anchor that is not f32"
+    products = [t for t in d.totals if t.name == "contract"]
+    if not matrix(products):
+        return ""
+    if len({frozenset(own_dims(t)) for t in products}) > 1:
+        return "contractions of one kernel must share their dims"
+    fed = [s.term for s in d.states if s.rhs is not None and s.term is not None]
+    if len(fed) < len(d.states) and all(t == Term(xs=t.xs) and len(t.xs) == 1 and _leaf(t.xs[0][0]) for t in fed):
+        return "a matrix product of stored tensors beside a reduction"
+    for s in d.states:
+        below = [d.states[n] for n, _ in d.lower(s)[:-1]]
+        if below and s.rhs is not None:
+            return "the matrix unit moves an accumulator to a new anchor from itself only"
+        if any(not set(s.anchors) <= set(x.anchors) for x in below):
+            return "a block would move a state to a new anchor from a state that already has the block"
+    return ""
+
+
 class _Clusters:
-    def __init__(self, func: Func) -> None:
+    def __init__(self, func: Func, remarks: Remarks) -> None:
         self.func = func
-        self.remarks: list[Remark] = []
+        self.remarks = remarks
         self.totals = [op for op in func.body.ops if op.name in ("reduce", "contract")]
         self.users: dict[Value, list[Op]] = {}
         for op in func.body.ops:
@@ -42,8 +106,18 @@ class _Clusters:
     # -- which totals go together
     def groups(self) -> list[list[Op]]:
         """Totals grouped in launch order; a fused atom is in no group."""
-        order = {op: n for n, op in enumerate(self.func.body.ops)}
         atoms = self._atoms()
+        while True:
+            groups = self._grouped(atoms)
+            lost = {c for c in atoms if not self._inside_one(c, groups)}
+            if not lost:
+                return groups
+            for c in lost:
+                remark(self.remarks, "stored: its readers do not share one kernel with a matrix product", c)
+            atoms -= lost
+
+    def _grouped(self, atoms: set[Op]) -> list[list[Op]]:
+        order = {op: n for n, op in enumerate(self.func.body.ops)}
         left = [t for t in self.totals if t not in atoms]
         out: list[list[Op]] = []
         while left:
@@ -58,6 +132,24 @@ class _Clusters:
         for g in out:
             g.sort(key=lambda op: order[op])
         return out
+
+    def _inside_one(self, c: Op, groups: list[list[Op]]) -> bool:
+        """All that reads the atom c is one kernel's totals, a matrix product of theirs among it."""
+        readers: set[Op] = set()
+        todo, seen = [c.result], {c.result}
+        while todo:
+            v = todo.pop()
+            if v in self.func.results:
+                return False
+            for op in self.users.get(v, []):
+                if op in self.totals:
+                    readers.add(op)
+                else:
+                    new = [r for r in op.results if r not in seen]
+                    seen |= set(new)
+                    todo += new
+        group = next((g for g in groups if readers <= set(g)), [])
+        return matrix([t for t in group if t in readers])
 
     def _may_join(self, group: list[Op], t: Op, left: list[Op], atoms: set[Op]) -> bool:
         """t's other inputs are ready (no total outside the group that is still to come), its row dims agree, and the cascade accepts it."""
@@ -75,12 +167,15 @@ class _Clusters:
                 return False
         if t.name != group[0].name and not related:
             return False
+        derivation = Derivation(streamed_dim(t), [*group, t])
         try:
-            Derivation(streamed_dim(t), [*group, t]).build(Builder(Block()))
+            derivation.build(Builder(Block()))
+            why = beyond_the_machine(derivation)
         except Reject as e:
-            self.remarks.append(Remark(f"not fused: {e}", t))
-            return False
-        return True
+            why = str(e)
+        if why:
+            remark(self.remarks, f"not fused: {why}", t)
+        return not why
 
     def _depends(self, op: Op, v: Value) -> bool:
         seen: set[Op] = set()
@@ -113,73 +208,92 @@ class _Clusters:
 
     # -- kernels
     def run(self) -> list[Func]:
+        """Stage 2n has group n and what can be computed beside it; 2n + 1 what a matrix kernel leaves to do along its streamed dim; -1 what no
+        total is needed for but must be stored."""
         groups = self.groups()
-        number = {t: n for n, g in enumerate(groups) for t in g}
-        stage: dict[Value, int] = {p.value: -1 for p in self.func.params}
-        for op in self.func.body.ops:
-            s = max((stage[x] for x in op.operands), default=-1)
-            s = max(s, number.get(op, -1))
-            for r in op.results:
-                stage[r] = s
-        self.stage = stage
-        count = max(1, len(groups))
-        stored: dict[int, dict[Value, str]] = {n: {} for n in range(-1, count)}
+        self.number = {t: 2 * n for n, g in enumerate(groups) for t in g}
+        self.stage = self._stages(groups)
+        self.stored: dict[int, dict[Value, str]] = {n: {} for n in range(-1, max(1, 2 * len(groups)))}
+        outs: dict[int, list[Out]] = {n: [] for n in self.stored}
+        names = self.func.result_names or ["out"]
+        for r, t, name in zip(self.func.results, self.func.result_types, names, strict=True):
+            outs[self._result_stage(r, groups)].append((name, r, t))
+        totals = {2 * n: g for n, g in enumerate(groups)}
+        for n in reversed(self.stored):
+            seen: set[Value] = set()
+            for v in [*(t.result for t in totals.get(n, [])), *(v for _, v, _ in outs[n]), *self.stored[n]]:
+                self._demand(n, v, seen)
         taken = {p.name for p in self.func.params} | set(self.func.result_names)
         fresh = (name for n in count_from(0) if (name := f"t{n}") not in taken)
-
-        def store(v: Value) -> None:
-            s = stage[v]
-            if v not in stored[s] and all(p.value is not v for p in self.func.params):
-                stored[s][v] = next(fresh)
-
-        for op in self.func.body.ops:
-            mine = max([stage[r] for r in op.results], default=-1)
-            for x in op.operands:
-                if mine > stage[x] >= 0:
-                    store(x)
-            if op.name == "contract" and op in number:
-                for x in op.operands:
-                    if stage[x] < number[op] and not _leaf(x):
-                        store(x)  # matrix operands come from memory
-        final = {r: max(stage[r], 0) for r in self.func.results}
-        kernels = []
-        if stored[-1]:
-            kernels.append(self._kernel(-1, [], stored, {}))
-        for n in range(count):
-            results = {r: i for i, r in enumerate(self.func.results) if final[r] == n}
-            if (groups and n < len(groups)) or results:
-                kernels.append(self._kernel(n, groups[n] if groups else [], stored, results))
+        order = {r: n for n, op in enumerate(self.func.body.ops) for r in op.results}
+        self.stored = {n: {v: next(fresh) for v in sorted(vs, key=lambda v: order[v])} for n, vs in self.stored.items()}
+        kernels: list[Func] = []
+        for n in self.stored:
+            mine = [*((name, v, v.tensor) for v, name in self.stored[n].items()), *outs[n]]
+            if n in totals:
+                kernels.append(self._kernel(len(kernels), n, totals[n], mine))
+            else:  # nothing but elementwise math: a kernel for each shape
+                for dims in dict.fromkeys(frozenset(t.dims) for _, _, t in mine):
+                    kernels.append(self._kernel(len(kernels), n, [], [o for o in mine if frozenset(o[2].dims) == dims]))
         return kernels
 
-    def _kernel(self, n: int, group: list[Op], stored: dict[int, dict[Value, str]], results: dict[Value, int]) -> Func:
-        """The function of stage n: earlier stored values are parameters, its stored values and the function's results are results."""
+    def _stages(self, groups: list[list[Op]]) -> dict[Value, int]:
+        stage = {p.value: -1 for p in self.func.params}
+        swept = {2 * n: streamed_dim(g[0]) for n, g in enumerate(groups) if matrix(g)}
+        for op in self.func.body.ops:
+            s = self.number[op] if op in self.number else max((stage[x] for x in op.operands), default=-1)
+            for r in op.results:
+                stage[r] = s + 1 if op not in self.number and s in swept and swept[s] in r.tensor.dims else s
+        return stage
+
+    def _result_stage(self, r: Value, groups: list[list[Op]]) -> int:
+        """A result that needs no total joins the first kernel when it has its rows."""
+        if self.stage[r] >= 0 or not groups:
+            return max(self.stage[r], 0)
+        rows, dims = set(groups[0][0].result.tensor.dims), set(r.tensor.dims)
+        return 0 if not matrix(groups[0]) and dims in (rows, rows | {streamed_dim(groups[0][0])}) else -1
+
+    def _demand(self, n: int, v: Value, seen: set[Value]) -> None:
+        """Marks what earlier stages must store so that stage n can make v."""
+        if v in seen or v.op is None:
+            return
+        seen.add(v)
+        for x in v.op.operands:
+            from_memory = v.op.name == "contract" and self.stage[x] < n and not _leaf(x)  # matrix operands
+            if (from_memory or 0 <= self.stage[x] < n) and x.op is not None:
+                self.stored[self.stage[x]].setdefault(x, "")
+            else:
+                self._demand(n, x, seen)
+
+    def _kernel(self, position: int, n: int, group: list[Op], outs: list[Out]) -> Func:
+        """A function of stage n: what earlier stages stored are parameters, what it stores and the function's results are results."""
         params = [Param(p.name, p.value, p.keyword, p.default, p.loc) for p in self.func.params]
         made: dict[Value, Value] = {}
         for s in range(-1, n):
-            for v, name in stored[s].items():
-                value = Value(v.type, hint=name)
-                made[v] = value
-                params.append(Param(name, value))
+            for v, name in self.stored[s].items():
+                made[v] = Value(v.type, hint=name)
+                params.append(Param(name, made[v]))
         block = Block()
-        b = Builder(block)
-        copier = Copier(b, dict(made))
-        if group:
-            for t in group:
-                copier.op(t)
-        names, values, types = [], [], []
-        for v, name in stored[n].items():
-            names.append(name)
-            values.append(copier.value(v))
-            types.append(v.tensor)
-        for v, i in results.items():
-            names.append(self.func.result_names[i] if self.func.result_names else "out")
-            values.append(copier.value(v))
-            types.append(self.func.result_types[i])
+        copier = Copier(Builder(block), dict(made))
+        for t in group:
+            copier.op(t)
+        values = [copier.value(v) for _, v, _ in outs]
         used = _used(block, values)
         params = [p for p in params if p.value in used]
         params.sort(key=lambda p: p.keyword)
-        suffix = "" if n <= 0 and not stored[-1] else f"_{n + 1}"
-        return Func(self.func.name + suffix, params, block, values, types, self.func.loc, names)
+        name = self.func.name + (f"_{position + 1}" if position else "")
+        func = Func(name, params, block, values, [t for _, _, t in outs], self.func.loc, [name for name, _, _ in outs])
+        sizes_are_known(func)
+        return func
+
+
+def sizes_are_known(func: Func) -> None:
+    """E306 where a size is asked for in a kernel whose tensors do not have the dim."""
+    known = set(func.dim_names())
+    for op in func.body.ops:
+        dim = op.attrs.get("dim")
+        if op.name == "size" and isinstance(dim, Dim) and not known.issuperset(dim.names):
+            raise RvgpuError("E306", f"size({dim}) is not known in the kernel that needs it: this is not supported yet", op.loc)
 
 
 def _leaf(v: Value) -> bool:

@@ -275,7 +275,7 @@ def sim(args: Args) -> int:
     """An ELF with the launch note."""
     data, machine = read_bytes(args.file), machine_of(args)
     image = load_elf(data)
-    if image.note is None:
+    if not image.note:
         raise RvgpuError("E611", f"{args.file} has no .rvgpu.launch note: it does not say how it is launched").hint(
             "rvgpu compile ... --emit elf writes one")
     code = read_note(image.note)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rvgpu.errors import EXIT_USAGE, RvgpuError
+from rvgpu.errors import EXIT_USAGE, RvgpuError, did_you_mean
 from rvgpu.frontend.build import Kernel as Parsed
 from rvgpu.frontend.build import lower, parse_text
 from rvgpu.ir.binding import bind
@@ -92,15 +92,18 @@ class Kernel:
                 raise RvgpuError("E206", f"{p.name} is {p.value.tensor.dtype}, its argument is {x.dtype}", p.loc).hint(
                     f"convert it: {p.name}.astype({want.name!r})" + (" with ml_dtypes" if want.kind == "V" else ""))
             inputs[p.name] = np.ascontiguousarray(x)
+        known = {p.name for p in self.func.params if p.keyword}
+        for name in scalars:
+            if name not in known:
+                near = did_you_mean(name, known)
+                e = RvgpuError("E207", f"{self.func.name} has no scalar {name}", self.func.loc)
+                raise e.hint(f"did you mean {near}?") if near else e
         given = {}
         for p in self.func.params:
             if p.keyword:
                 if p.name not in scalars and p.default is None:
                     raise RvgpuError("E207", f"{self.func.name} needs the scalar {p.name}=", p.loc)
                 given[p.name] = scalars.get(p.name, p.default)
-        unknown = set(scalars) - set(given)
-        if unknown:
-            raise RvgpuError("E207", f"{self.func.name} has no scalar {sorted(unknown)[0]}", self.func.loc)
         return inputs, given
 
 

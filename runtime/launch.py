@@ -44,7 +44,8 @@ def run_code(code: Code, machine: Machine, binding: Mapping[str, int], inputs: M
         places[name] = dev.alloc(size_bytes(t, binding), name)
     ready = time.perf_counter()
     for k in code.kernels:
-        if all(0 in shape(TensorType(t.dims, t.dtype), binding) for t in k.tensors if t.output):
+        made = [shape(TensorType(t.dims, t.dtype), binding) for t in k.tensors if t.output]
+        if made and all(0 in s for s in made):
             continue  # an empty result launches nothing
         args = [places[t.name] for t in k.tensors] + [0] + [scalar_slot(scalars[n], t) for n, t in k.scalars]
         args += [binding[d] for d in k.dims] + [machine.matrix.te]

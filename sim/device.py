@@ -258,15 +258,27 @@ class Device:
                     return f"inside {name}, at byte {addr - start}, or across its end"
         return best or "near no tensor"
 
+    def _waits(self, w: Warp, program: Program) -> str:
+        """What a warp at a barrier waits for: the wait-for graph's edges."""
+        c = self.cores[w.core]
+        first = w.core * self.machine.core.warps
+        others = [o for o in self.warps[first:first + self.machine.core.warps] if o.state != AT_BARRIER or o.bar != w.bar]
+        states = [f"warp {o.warp} " + (f"waits at barrier {o.bar}" if o.state == AT_BARRIER else "has returned") for o in others]
+        at = program.records[w.pc - 2].pc  # the amoswap, 4 bytes long
+        return (f"warp {w.warp} waits at barrier {w.bar}, which has {c.bar_count[w.bar]} of {c.bar_need[w.bar]} arrivals: "
+                f"{', '.join(states) or 'no other warp is there'}; {program.where(at)}")
+
     def _error(self, code: int, program: Program) -> RvgpuError:
         g = self.gpu
         if code == issue.R_DEADLOCK:
             error: RvgpuError = Deadlock("E702", "deadlock: no warp can ever run again", exit_code=EXIT_SIM_FAULT)
+            said: set[str] = set()
             for w in self.warps:
                 if w.state == AT_BARRIER:
-                    c = self.cores[w.core]
-                    error.note(f"core {w.core} warp {w.warp} waits at barrier {w.bar}, which has {c.bar_count[w.bar]} of "
-                               f"{c.bar_need[w.bar]} arrivals; {program.where(program.records[w.pc].pc)}")
+                    text = self._waits(w, program)
+                    if text not in said:  # the cores often stand alike
+                        said.add(text)
+                        error.note(f"core {w.core} {text}")
             return error
         w = self.warps[g.fault_core * self.machine.core.warps + g.fault_warp]
         place = f"core {g.fault_core} warp {g.fault_warp} cta {w.cta}: {program.where(program.records[w.pc].pc)}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -12,9 +14,19 @@ ROOT = Path(__file__).resolve().parent
 
 
 def cache_folder() -> Path:
-    """RVGPU_CACHE_DIR or ~/.cache/rvgpu, mode 0700."""
+    """RVGPU_CACHE_DIR or ~/.cache/rvgpu, mode 0700; where that cannot be written, a folder of this process that goes when it ends."""
     folder = Path(os.environ.get("RVGPU_CACHE_DIR") or Path.home() / ".cache" / "rvgpu")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        return _own_folder()
+    return folder if os.access(folder, os.W_OK) else _own_folder()
+
+
+@cache
+def _own_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="rvgpu-cache-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 

@@ -65,7 +65,7 @@ def test_bytes_do_not_depend_on_the_machine_s_size(name, data):
     want = k.compile("base").run(*arrays, **scalars).out.tobytes()
     for _ in range(2):
         change = {"gpu.cores": data.draw(st.integers(1, 9)), "core.warps": data.draw(st.sampled_from([1, 2, 3, 4, 8])),
-                  "dram.bytes_per_cycle": data.draw(st.sampled_from([16, 64, 256])), "vector.fma_latency": data.draw(st.integers(1, 9))}
+                  "dram.bytes_per_cycle": data.draw(st.sampled_from([16, 64, 256])), "dma.bytes_per_cycle": data.draw(st.sampled_from([16, 32, 64]))}
         assert k.compile("base", overrides=change).run(*arrays, **scalars).out.tobytes() == want, change
 
 

@@ -1,8 +1,9 @@
-"""Writes the documents that state numbers or copy facts from the code: docs/timing.md and docs/isa.md. `make docs`; a test says they are current."""
+"""Writes what states numbers or copies facts from the code: docs/timing.md, docs/isa.md, the demo in README.md. `make docs`; a test says they are current."""
 
 from __future__ import annotations
 
 import inspect
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -92,7 +93,15 @@ def machines() -> str:
     return table(["machine", "cores", "warps", "VLEN", "DLEN", "TE", "bf16 MAC/cycle", "scratchpad KiB", "DRAM B/cycle"], rows)
 
 
-DOCUMENTS: dict[str, Callable[[], str]] = {"timing.md": timing, "isa.md": isa}
+def readme() -> str:
+    """README.md with what `make demo` prints now."""
+    said = subprocess.run([sys.executable, "examples/demo.py"], cwd=DOCS.parent, capture_output=True, text=True, check=True).stdout
+    before, mark, rest = (DOCS.parent / "README.md").read_text().partition("<!-- demo: written by `make docs` -->\n```\n")
+    assert mark, "README.md has the place for the demo's output"
+    return f"{before}{mark}{said}```{rest.partition('```')[2]}"
+
+
+DOCUMENTS: dict[str, Callable[[], str]] = {"timing.md": timing, "isa.md": isa, "../README.md": readme}
 
 
 def main() -> None:

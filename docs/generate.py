@@ -1,4 +1,4 @@
-"""Writes what states numbers or copies facts from the code: docs/timing.md, docs/isa.md, the demo in README.md. `make docs`; a test says they are current."""
+"""Writes docs/timing.md, docs/isa.md and the demo's output in README.md from the code: `make docs`; a test says they are current."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rvgpu.errors import RvgpuError
 from rvgpu.ir.numeric import numpy_dtype
 from rvgpu.runtime.kernel import Kernel, kernel, load_file
 from tests.test_zoo import MACHINES, ZOO, inputs
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 SMALL, SIZE, HEADS = st.sampled_from([1, 2, 3, 5, 8]), st.sampled_from([1, 2, 7, 15, 16, 17, 31, 33, 63, 64, 65, 100, 129]), st.integers(1, 3)
 DIMS = {"gemm": "MNK", "gemm_bias_gelu": "MNK", "row_softmax": "MN", "rmsnorm": "TD", "attention": "BGRSTD", "attention_full": "BGRSTD",
         "rope": "BSHF", "swiglu_mlp": "TDF"}
-SLOW = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 def sizes(draw, name):
@@ -33,7 +34,11 @@ def any_shape(data, name):
     machine, overrides = MACHINES[data.draw(st.sampled_from(sorted(MACHINES)))]
     k = Kernel(ZOO[name], dtypes)
     arrays, scalars = inputs(k, dims)
-    r = k.compile(machine, overrides=overrides).run(*arrays, check=True, **scalars)
+    try:
+        r = k.compile(machine, overrides=overrides).run(*arrays, check=True, **scalars)
+    except RvgpuError as e:  # large heads in attention do not fit the scratchpad yet (docs/status.md): a clear refusal, never a wrong result
+        assert e.code == "E310" and name.startswith("attention") and dims["D"] > 64, e
+        return
     assert r.stats["check"]["passed"], (dims, dtypes, machine, r.stats["check"])
     assert r.stats["roofline"]["fraction"] <= 1 and abs(sum(r.stats["stalls"].values()) - 1) < 1e-9
 

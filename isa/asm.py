@@ -2,6 +2,7 @@
 
 A line is `label:` or `name operands`; `#` starts a comment. Branches take labels or absolute addresses. Of the usual aliases there are
 `li mv nop ret j beqz bnez` and a bare `fence`. It is for tests and hand-written kernels; it does no relaxation and emits no compressed instructions.
+It refuses what no word can hold, not what an instruction's rules forbid (overlapping groups, v0 as a masked destination).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 
 from rvgpu.errors import Loc, RvgpuError, did_you_mean
-from rvgpu.isa.codec import FLAGS, IMM, MEMORY, ORDERING, REG, ROUNDING, F, X, unwritten_rounding
+from rvgpu.isa.codec import BASED, FLAGS, IMM, MEMORY, ORDERING, REG, ROUNDING, F, X, unwritten_rounding
 from rvgpu.isa.rows import BY_NAME, FORMATS
 
 XREG = {n: i for i, n in enumerate(X)} | {f"x{i}": i for i in range(32)} | {"fp": 8}
@@ -34,6 +35,8 @@ def assemble(text: str, base: int = 0x8000_0000, file: str = "<asm>") -> bytes:
     for n, raw in enumerate(text.splitlines(), 1):
         line, rest = _Line(file, n, raw), raw.split("#")[0].strip()
         while m := re.match(r"([A-Za-z_.][\w.]*):\s*", rest):
+            if m[1] in labels:
+                raise line.fail(f"the label {m[1]} is defined twice")
             labels[m[1]] = base + 4 * len(items)
             rest = rest[m.end():]
         if rest:
@@ -48,7 +51,9 @@ def assemble(text: str, base: int = 0x8000_0000, file: str = "<asm>") -> bytes:
 
 def _alias(line: _Line, name: str, ops: list[str]) -> list[tuple[str, list[str]]]:
     if name == "li":
-        return _load_immediate(ops[0], _number(line, ops[1]))
+        if len(ops) != 2 or not -(1 << 63) <= (value := _number(line, ops[1])) < 1 << 64:
+            raise line.fail("li takes a register and a number of 64 bits")
+        return _load_immediate(ops[0], value)
     simple = {"mv": ("addi", [*ops, "0"]), "nop": ("addi", ["zero", "zero", "0"]), "ret": ("jalr", ["zero", "ra", "0"]), "j": ("jal", ["zero", *ops]),
               "fence": ("fence", ops or ["iorw", "iorw"]),
               "beqz": ("beq", [*ops[:1], "zero", *ops[1:]]), "bnez": ("bne", [*ops[:1], "zero", *ops[1:]])}
@@ -67,10 +72,9 @@ def _load_immediate(rd: str, value: int) -> list[tuple[str, list[str]]]:
 
 
 def _number(line: _Line, text: str) -> int:
-    try:
-        return int(text, 0)
-    except ValueError:
-        raise line.fail(f"a number needed, found {text!r}") from None
+    if not re.fullmatch(r"[-+]?(0|[1-9]\d*|0x[\da-fA-F]+|0b[01]+)", text, re.ASCII):
+        raise line.fail(f"a number needed, found {text!r}")
+    return int(text, 0)
 
 
 def _word(line: _Line, name: str, ops: list[str], pc: int, labels: dict[str, int]) -> int:
@@ -83,9 +87,8 @@ def _word(line: _Line, name: str, ops: list[str], pc: int, labels: dict[str, int
         raise line.fail(f"no instruction is called {name}", f"did you mean {near}?" if near else None)
     row = BY_NAME[name]
     fields = FORMATS[row.fmt]
-    if row.fmt in MEMORY and ops and "(" in ops[-1]:
-        offset, _, register = ops[-1].rstrip(")").partition("(")
-        ops = [*ops[:-1], offset or "0", register]
+    if row.fmt in MEMORY or row.fmt in BASED:
+        ops = _address(line, row.fmt, ops)
     word, rest = row.match, list(ops)
     for f in fields:
         if f == "vm":
@@ -110,16 +113,24 @@ def _word(line: _Line, name: str, ops: list[str], pc: int, labels: dict[str, int
     return word
 
 
+def _address(line: _Line, fmt: str, ops: list[str]) -> list[str]:
+    """The operands without the parentheses around the base, which is the last one but for a stride, an index or a mask."""
+    at = next((n for n, o in enumerate(ops) if o.endswith(")")), None)
+    m = re.fullmatch(r"([^()]*?)\s*\(\s*(\w+)\s*\)", ops[at]) if at is not None else None
+    if at is None or not m or (fmt in BASED and m[1]):
+        raise line.fail("an address such as (a0) needed" if fmt in BASED else "an address such as 8(a0) needed")
+    return [*ops[:at], *([m[1] or "0"] if fmt in MEMORY else []), m[2], *ops[at + 1:]]
+
+
 def _field(line: _Line, f: str, text: str, pc: int, labels: dict[str, int]) -> int:
     if f in REG and f != "uimm":
-        text = text.strip("()")
         table = {"x": XREG, "f": FREG, "v": VREG}[f[0]]
         if text not in table:
             raise line.fail(f"a register of {f[0]} needed, found {text!r}")
         return table[text] << REG[f]
     if f in ("mt", "mtd"):
         tiles = range(0, 16, 4 if f == "mt" else 1)
-        if not re.fullmatch(r"mt\d+", text) or int(text[2:]) not in tiles:
+        if not re.fullmatch(r"mt(\d|1\d)", text, re.ASCII) or int(text[2:]) not in tiles:
             raise line.fail(f"a tile such as mt4 needed, found {text!r}")
         return int(text[2:]) << 8
     if f == "v0":
@@ -142,17 +153,11 @@ def _field(line: _Line, f: str, text: str, pc: int, labels: dict[str, int]) -> i
 
 
 def _vtype(line: _Line, parts: list[str]) -> int:
-    z = 0
-    for p in parts:
-        if re.fullmatch(r"e(8|16|32|64)", p):
-            z |= {8: 0, 16: 1, 32: 2, 64: 3}[int(p[1:])] << 3
-        elif p in LMUL:
-            z |= LMUL[p]
-        elif p in ("ta", "tu", "ma", "mu"):
-            z |= {"ta": 64, "ma": 128}.get(p, 0)
-        else:
-            raise line.fail(f"a vtype part such as e32, m4, ta needed, found {p!r}")
-    return z
+    """A part that is not written, from the right, is m1, tu, mu."""
+    m = re.fullmatch(r"e(8|16|32|64)(?:,(mf?[1248])(?:,(t[au])(?:,(m[au]))?)?)?", ",".join(parts))
+    if not m or m[2] and m[2] not in LMUL:
+        raise line.fail(f"a vtype such as e32, m4, ta, ma needed, found {', '.join(parts)!r}")
+    return (8, 16, 32, 64).index(int(m[1])) << 3 | LMUL[m[2] or "m1"] | (m[3] == "ta") << 6 | (m[4] == "ma") << 7
 
 
 def _vsettnt(line: _Line, ops: list[str]) -> int:

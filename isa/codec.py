@@ -73,6 +73,7 @@ FLAGS = {"vm": 25, "rm": 12, "aqrl": 25, "pred": 24, "succ": 20}  # fields with 
 ROUNDING = ("rne", "rtz", "rdn", "rup", "rmm", "", "", "dyn")
 ORDERING = ("", ".rl", ".aq", ".aqrl")
 MEMORY = ("load", "store", "fload", "fstore", "prefetch")  # the last two operands are written imm(x1)
+BASED = ("vload", "vwhole", "vloads", "vloadx", "amo", "tload")  # x1 is written (x1)
 
 
 def unwritten_rounding(r: Row) -> int:
@@ -80,7 +81,8 @@ def unwritten_rounding(r: Row) -> int:
     exact = r.kind == "fcvt_ff" and abs(r.args["SRC"]) < abs(r.args["W"]) or r.kind == "fcvt_fx" and r.args["W"] == 64 and r.args["IW"] == 32
     return 0 if exact else 7
 
-_BUCKETS: dict[int, list[Row]] = {}
+
+_BUCKETS: dict[int, list[Row]] = {}  # by opcode; of rows that share words the one that fixes more bits comes first
 for _row in sorted(ROWS, key=lambda r: -r.mask.bit_count()):
     _BUCKETS.setdefault(_row.match & 0x7F, []).append(_row)
 
@@ -230,9 +232,8 @@ def disasm(d: Decoded, pc: int = 0) -> str:
             out.append(str(d.rs1))
         else:
             n = d.word >> REG[f] & 31
-            base = f == "x1" and d.row.fmt in ("vload", "vwhole", "vloads", "vloadx", "amo", "tload")
             register = {"x": X[n], "f": F[n], "v": f"v{n}"}[f[0]]
-            out.append(f"({register})" if base else register)
+            out.append(f"({register})" if f == "x1" and d.row.fmt in BASED else register)
     if d.row.fmt in MEMORY:
         out[-2:] = [f"{out[-2]}({out[-1]})"]
     return f"{name} {', '.join(out)}".strip()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 # operand fields of each format, in assembly order: every bit that a row's mask leaves free is a bit of one of them
+# (but fm, rd and rs1 of `fence`: whatever they hold, the specification wants a plain fence)
 FORMATS: dict[str, tuple[str, ...]] = {
     "r": ("xd", "x1", "x2"), "i": ("xd", "x1", "imm_i"), "sh6": ("xd", "x1", "shamt6"), "sh5": ("xd", "x1", "shamt5"), "u1": ("xd", "x1"),
     "u": ("xd", "imm_u"), "j": ("xd", "imm_j"), "b": ("x1", "x2", "imm_b"), "load": ("xd", "imm_i", "x1"), "store": ("x2", "imm_s", "x1"),

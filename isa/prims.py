@@ -396,6 +396,8 @@ def f_fma(a: int, b: int, c: int, w: int) -> int:
     x, y, z = (as_float(v, w) for v in (a, b, c))
     with np.errstate(all="ignore"):
         if not (np.isfinite(x) and np.isfinite(y) and np.isfinite(z)):
+            if np.isfinite(x) and np.isfinite(y):
+                return of_float(z + z, w)  # a finite product, whatever its size, leaves an infinity or NaN as it is
             return of_float(x * y + z, w)
         exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
         if exact == 0:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import copy, imax, ld8, ld16, ld32, ld64, st8, st16, st32, st64, zero
+from rvgpu.isa.prims import copy, imax, ld8, ld16, ld32, ld64, sext, st8, st16, st32, st64, wrap, zero
 from rvgpu.sim.memory import l2_line, record
-from rvgpu.sim.state import AT_BARRIER, CAUSE, F_BARRIER, F_CONTROL, F_MEMORY, RUN, WARP_BYTES, Core, Gpu, Warp
+from rvgpu.sim.state import AT_BARRIER, CAUSE, F_ARRIVALS, F_BARRIER, F_CONTROL, F_DMA, F_MEMORY, RUN, WARP_BYTES, Core, Gpu, Warp
 from rvgpu.sim.translate import ptr
 
 SRC, DST, ROWS, ROW_BYTES, SRC_STRIDE, DST_STRIDE, FILL_ROWS, FILL_BYTES, INDEX = 8, 9, 10, 11, 12, 13, 14, 15, 16
@@ -13,7 +13,7 @@ UNIT_DMA = 15  # in a trace event: a transfer, not an instruction
 C_DMA, C_BARRIER = CAUSE["data.dma"], CAUSE["barrier"]
 
 
-def control_load(c: Core, w: Warp, g: Gpu, off: int) -> int:
+def control_load(w: Warp, off: int) -> int:
     if off == 0:
         return w.hart
     if off == 8:
@@ -24,13 +24,11 @@ def control_load(c: Core, w: Warp, g: Gpu, off: int) -> int:
         return w.cta
     if off == 32:
         return w.ctas
-    if off == 40:
-        return w.warps
-    return 0
+    return w.warps
 
 
-def control_store(c: Core, w: Warp, g: Gpu, off: int, value: int) -> int:
-    if off < 0x40 or off > 0x80 or off & 7 != 0:
+def control_store(w: Warp, off: int, value: int, size: int) -> int:
+    if off < 0x40 or off > 0x80 or off & 7 != 0 or size != 8:
         w.fault_addr = off
         return F_CONTROL
     w.ctl[off >> 3] = value
@@ -67,7 +65,7 @@ def barrier(c: Core, w: Warp, g: Gpu, i: int, n: int) -> int:
         c.bar_need[i] = n
         c.bar_time[i] = 0
     if c.bar_need[i] != n or n <= 0 or n > c.nwarps:
-        w.fault = F_BARRIER
+        w.fault = F_BARRIER if n > 0 and n <= c.nwarps else F_ARRIVALS
         w.fault_addr = i
         return 0
     c.bar_count[i] += 1
@@ -89,14 +87,19 @@ def barrier(c: Core, w: Warp, g: Gpu, i: int, n: int) -> int:
 def span(c: Core, g: Gpu, addr: int, n: int, write: int) -> int:
     """The host address of a DMA range, or 0."""
     at = addr - SPM
-    if at >= 0 and n >= 0 and at + n <= c.spm_size:
+    if at >= 0 and n >= 0 and at <= c.spm_size - n:  # (at + n could wrap)
         return c.spm + at
     at = addr - DRAM
-    if at >= 0 and n >= 0 and at + n <= g.dram_size:
+    if at >= 0 and n >= 0 and at <= g.dram_size - n:
         off = addr - g.text
         if write == 0 or off + n <= 0 or off >= g.text_size:
             return g.dram + at
     return 0
+
+
+def row_at(w: Warp, of: int, n: int) -> int:
+    """The guest address of row n of the source or destination, whose stride is four registers on."""
+    return wrap(w.ctl[of] + n * w.ctl[of + 4])
 
 
 def bad(w: Warp, addr: int) -> int:
@@ -126,7 +129,8 @@ def dma_go(c: Core, w: Warp, g: Gpu, cfg: int) -> int:
     fill_rows = imax(w.ctl[FILL_ROWS], rows)
     fill_bytes = imax(w.ctl[FILL_BYTES], nbytes)
     if rows < 0 or nbytes < 0 or fill_rows > 1 << 24 or fill_bytes > 1 << 30 or cfg > 7 or cfg < 0 or nbytes % size != 0:
-        return bad(w, w.ctl[SRC])
+        w.fault = F_DMA
+        return 0
     ring = c.dma_n & 63
     begin = w.now
     if c.dma_n >= g.dma_transfers:
@@ -137,36 +141,35 @@ def dma_go(c: Core, w: Warp, g: Gpu, cfg: int) -> int:
     done = begin
     if transpose != 0 and fill_rows > 0:
         for k in range(fill_bytes // size):
-            d = span(c, g, w.ctl[DST] + k * w.ctl[DST_STRIDE], fill_rows * size, 1)
+            d = span(c, g, row_at(w, DST, k), fill_rows * size, 1)
             if d == 0:
-                return bad(w, w.ctl[DST] + k * w.ctl[DST_STRIDE])
+                return bad(w, row_at(w, DST, k))
             zero(d, fill_rows * size)
     for row in range(fill_rows):
         d = 0
         if transpose == 0:
-            d = span(c, g, w.ctl[DST] + row * w.ctl[DST_STRIDE], fill_bytes, 1)
+            d = span(c, g, row_at(w, DST, row), fill_bytes, 1)
             if d == 0:
-                return bad(w, w.ctl[DST] + row * w.ctl[DST_STRIDE])
+                return bad(w, row_at(w, DST, row))
         if row < rows:
             index = row
             if w.ctl[INDEX] != 0:
-                p = span(c, g, w.ctl[INDEX] + 4 * row, 4, 0)
+                p = span(c, g, wrap(w.ctl[INDEX] + 4 * row), 4, 0)
                 if p == 0:
-                    return bad(w, w.ctl[INDEX] + 4 * row)
-                index = ld32(p)
-            src = w.ctl[SRC] + index * w.ctl[SRC_STRIDE]
+                    return bad(w, wrap(w.ctl[INDEX] + 4 * row))
+                index = sext(ld32(p), 32)
+            src = row_at(w, SRC, index)
             s = span(c, g, src, nbytes, 0)
             if s == 0:
                 return bad(w, src)
             if transpose != 0:
-                d = span(c, g, w.ctl[DST], 0, 1) + row * size
                 for k in range(nbytes // size):
-                    element(d + k * w.ctl[DST_STRIDE], s + k * size, size)
+                    element(span(c, g, row_at(w, DST, k), fill_rows * size, 1) + row * size, s + k * size, size)
             else:
                 copy(d, s, nbytes)
                 zero(d + nbytes, fill_bytes - nbytes)
             if g.timed != 0:
-                done = imax(done, dma_row(c, g, src, w.ctl[DST] + row * w.ctl[DST_STRIDE], nbytes, begin, transpose))
+                done = imax(done, dma_row(c, g, src, row_at(w, DST, row), nbytes, begin, transpose))
         elif transpose == 0:
             zero(d, fill_bytes)
     if g.timed != 0:

@@ -16,14 +16,19 @@ from rvgpu.isa.machine import Machine
 from rvgpu.sim import issue
 from rvgpu.sim.dwarf import Lines, read_lines
 from rvgpu.sim.elf import BASE, Image, link, load
-from rvgpu.sim.engine import engine
+from rvgpu.sim.engine import Engine
+from rvgpu.sim.engine import engine as compiled
 from rvgpu.sim.memory import WINDOWS
 from rvgpu.sim.program import predecode
+from rvgpu.sim.reference import Reference
 from rvgpu.sim.state import (
     AT_BARRIER,
     CAUSES,
+    F_ALIGN,
+    F_ARRIVALS,
     F_BARRIER,
     F_CONTROL,
+    F_DMA,
     F_ILLEGAL,
     F_JUMP,
     F_MEMORY,
@@ -40,10 +45,14 @@ from rvgpu.sim.state import (
 from rvgpu.sim.trace import Trace, buffer
 
 TRACE_EVENTS = 4_000_000
+MEMORY_BYTES = 1 << 31  # of DRAM when a run says nothing else
+QUEUE, RING = 3, 64  # places that Core has for a unit's queue, and for transfers and misses in flight
 STACK_SLOT = 36864  # 32 KiB of stack and an unmapped page's worth between warps
 FAULTS = {F_ILLEGAL: "illegal instruction", F_MEMORY: "memory access out of bounds", F_JUMP: "jump to what is no instruction",
           F_CONTROL: "illegal control page access", F_TILE: "illegal tile number or index", F_TRAP: "ecall or ebreak",
-          F_VTYPE: "vector instruction under an illegal vtype", F_BARRIER: "warps disagree about a barrier's arrivals"}
+          F_VTYPE: "vector instruction under an illegal vtype", F_BARRIER: "warps disagree about a barrier's arrivals",
+          F_DMA: "illegal DMA descriptor", F_ALIGN: "misaligned atomic access",
+          F_ARRIVALS: "a barrier for no arrival, or for more than the core has warps"}
 
 
 class SimFault(RvgpuError):
@@ -102,9 +111,10 @@ class RunStats:
 class Device:
     """One GPU: allocate and write tensors, load programs, launch kernels in order, then `finish()`."""
 
-    def __init__(self, machine: Machine, *, timing: bool = True, max_cycles: int | None = None, memory_bytes: int = 1 << 31,
-                 trace: bool = False) -> None:
+    def __init__(self, machine: Machine, *, timing: bool = True, max_cycles: int | None = None, memory_bytes: int = MEMORY_BYTES,
+                 trace: bool = False, engine: Engine | Reference | None = None) -> None:
         self.machine = machine
+        self.engine = engine or compiled()
         self.limit = max_cycles if max_cycles is not None else 1 << 50
         self.memory = np.zeros(memory_bytes, np.uint8)
         self.top = 0
@@ -113,7 +123,7 @@ class Device:
         self.time = 0
         self._keep: list[Any] = []
         self.gpu = self._gpu(machine, timing)
-        engine().begin()
+        self.engine.begin()
         self.stack = 0
         if trace:
             self._events = buffer(TRACE_EVENTS)
@@ -131,6 +141,10 @@ class Device:
         return ctypes.addressof(q)
 
     def _gpu(self, m: Machine, timing: bool) -> Gpu:
+        for what, value, most in (("core.queue_entries", m.core.queue_entries, QUEUE), ("dma.transfers", m.dma.transfers, RING),
+                                  ("l1.misses", m.l1.misses, RING)):
+            if value > most:
+                raise RvgpuError("E507", f"{what}: {value} is more than {most}")
         g = Gpu()
         te = m.matrix.te
         self.cores = (Core * m.gpu.cores)()
@@ -143,7 +157,7 @@ class Device:
             c.l1_tags, c.l1_use = self._array(l1_sets * m.l1.ways, np.int64), self._array(l1_sets * m.l1.ways, np.int64)
         for n, w in enumerate(self.warps):
             w.core, w.warp = divmod(n, m.core.warps)
-            w.hart = n
+            w.hart, w.warps = n, m.core.warps
             w.tiles = self._array(16 * te * te)
         g.cores, g.ncores = ctypes.addressof(self.cores), m.gpu.cores
         g.dram, g.dram_size = int(self.memory.ctypes.data), len(self.memory)
@@ -175,8 +189,8 @@ class Device:
         self.memory[:len(image.data)] = np.frombuffer(bytes(image.data), np.uint8)
         text = bytes(image.data[image.text[0] - BASE:image.text[0] - BASE + image.text[1]])
         records, wanted = predecode(text, image.text[0], self.machine)
-        addresses = engine().handlers(set(wanted))
-        engine().core()
+        addresses = self.engine.handlers(set(wanted))
+        self.engine.core()
         for key, places in wanted.items():
             for at, slot in places:
                 if key[1] < 0:
@@ -217,34 +231,32 @@ class Device:
         if scratchpad_bytes > self.machine.scratchpad.size_bytes:
             raise RvgpuError("E608", f"kernel {name} wants {scratchpad_bytes} bytes of scratchpad, the machine has "
                              f"{self.machine.scratchpad.size_bytes}")
+        self._program = program
         g, m = self.gpu, self.machine
+        start, size = program.image.text
+        entry = program.image.symbols[name] - start
+        if entry & 1 or not 0 <= entry < size or not program.records[entry >> 1].size:
+            raise RvgpuError("E613", f"kernel {name} at {start + entry:#x} is no instruction of the text, {start:#x}..{start + size:#x}")
         slots = self.alloc(8 * len(args), "arguments")
         self.write(slots, np.array([a & (1 << 64) - 1 for a in args], np.uint64))
-        g.recs, g.nrecs = ctypes.addressof(program.records), len(program.records)
+        g.recs, g.nrecs = ctypes.addressof(program.records), len(program.records) - 1
         g.text, g.text_size = program.image.text
-        g.entry, g.args, g.stack = (program.image.symbols[name] - g.text) >> 1, slots, self.stack
+        g.entry, g.args, g.stack = entry >> 1, slots, self.stack
         g.ncta, g.next_cta = ctas, 0
         start = self.time + m.gpu.launch_cycles
         for c in self.cores:
             c.nwarps, c.live = m.core.warps, 0
             c.slot[:] = [start, start]
-            self._call("start_cta", c, g, start)
+            self.engine.call("start_cta", c, g, start)
             c.time = start + m.gpu.cta_dispatch_cycles if c.live else issue.NEVER
         g.end = start
-        code = self._call("run", g)
+        code = self.engine.call("run", g)
         if code != issue.R_OK:
             raise self._error(code, program)
         result = LaunchResult(name, ctas, g.end - self.time)
         self.time = g.end
         self.launches.append(result)
-        self._program = program
         return result
-
-    def _call(self, name: str, *args: Any) -> int:
-        # a plain address and integers: numbers pass as 64-bit, structures by reference
-        types = [ctypes.c_void_p if isinstance(a, ctypes.Structure) else ctypes.c_int64 for a in args]
-        fn = ctypes.CFUNCTYPE(ctypes.c_int64, *types)(engine().core()[name])
-        return int(fn(*(ctypes.addressof(a) if isinstance(a, ctypes.Structure) else a for a in args)))
 
     def _near(self, addr: int) -> str:
         best = ""
@@ -281,11 +293,11 @@ class Device:
                         error.note(f"core {w.core} {text}")
             return error
         w = self.warps[g.fault_core * self.machine.core.warps + g.fault_warp]
-        place = f"core {g.fault_core} warp {g.fault_warp} cta {w.cta}: {program.where(program.records[w.pc].pc)}"
+        place = f"core {g.fault_core} warp {g.fault_warp} cta {w.cta}: {program.where(g.text + 2 * w.pc)}"
         if code == issue.R_LIMIT:
             return CycleLimit("E703", f"cycle limit of {self.limit} reached", exit_code=EXIT_SIM_FAULT).note(place)
         error = SimFault("E701", FAULTS.get(w.fault, f"fault {w.fault}"), exit_code=EXIT_SIM_FAULT).note(place)
-        if w.fault in (F_MEMORY, F_JUMP, F_CONTROL, F_TILE):
+        if w.fault in (F_MEMORY, F_JUMP, F_CONTROL, F_TILE, F_ALIGN):
             addr = w.fault_addr & (1 << 64) - 1
             error.note(f"address {addr:#x}: {self._near(addr)}")
         return error
@@ -294,7 +306,7 @@ class Device:
         """Writes the last dirty lines back and tells about the run."""
         g, m = self.gpu, self.machine
         g.end = self.time
-        cycles = max(1, self._call("drain", g) if g.timed else self.time)
+        cycles = max(1, self.engine.call("drain", g) if g.timed else self.time)
         total = cycles * len(self.cores)
         stalls = {name: sum(c.stall[n] for c in self.cores) for n, name in enumerate(CAUSES)}
         stalls["idle"] += total - sum(stalls.values())

@@ -79,7 +79,7 @@ def read_lines(debug: Sequence[Mapping[str, bytes]]) -> Lines:
                 break
             try:
                 rows += _program(_Reader(data[:at + 4 + size], at + 4), sections)
-            except (ValueError, IndexError, struct.error):
+            except (ValueError, ArithmeticError, LookupError, struct.error):
                 pass
             at += 4 + size
     return Lines(rows)
@@ -124,7 +124,7 @@ def _files5(r: _Reader, sections: Mapping[str, bytes]) -> list[str]:
         if kind in (0x1F, 0x0E):
             return _Reader(sections.get(".debug_line_str" if kind == 0x1F else ".debug_str", b""), r.u(4)).string()
         if kind == 0x1E:
-            r.at += 16
+            r.u(16)
             return 0
         if kind in (0x0B, 0x05, 0x06):
             return r.u({0x0B: 1, 0x05: 2, 0x06: 4}[kind])
@@ -134,7 +134,7 @@ def _files5(r: _Reader, sections: Mapping[str, bytes]) -> list[str]:
 
     def table() -> list[dict[int, str | int]]:
         formats = [(r.leb(), r.leb()) for _ in range(r.u(1))]
-        return [{what: form(kind) for what, kind in formats} for _ in range(r.leb())]
+        return [{what: form(kind) for what, kind in formats} for _ in range(r.leb() if formats else 0)]
 
     folders = [str(e.get(1, "")) for e in table()]
     out = []

@@ -13,6 +13,7 @@ from rvgpu.errors import EXIT_REJECTED, RvgpuError
 
 BASE = 0x8000_0000
 MAX_SYMBOLS = 1_000_000
+MAX_TEXT = 1 << 22  # bytes: each halfword has a record of some 250 bytes
 NOTE = b"rvgpu.launch"
 
 
@@ -126,6 +127,7 @@ def link(objects: Sequence[bytes], memory_bytes: int = 1 << 32) -> Image:
             text_end = at
     if at - BASE > memory_bytes:
         raise _bad("the image is larger than memory")
+    text = _text((BASE, text_end - BASE))
     blob = bytearray(at - BASE)
     for (o, n), place in places.items():
         data, sections = parts[o]
@@ -146,7 +148,7 @@ def link(objects: Sequence[bytes], memory_bytes: int = 1 << 32) -> Image:
                 named[name] = mine[i] + value
         debug.append({sections[n].name: bytes(content) for n, content in own_debug.items()})
         note = note or _note(data, sections)
-    return Image(BASE, blob, (BASE, text_end - BASE), named, note, debug)
+    return Image(BASE, blob, text, named, note, debug)
 
 
 def _section_table(data: bytes) -> tuple[int, int, int]:
@@ -224,6 +226,12 @@ def _apply(blob: bytearray, where: int, kind: int, target: int, hi: dict[int, in
         raise RvgpuError("E603", f"relocation type {kind} is not one that kernels have", exit_code=EXIT_REJECTED)
 
 
+def _text(span: tuple[int, int]) -> tuple[int, int]:
+    if span[1] > MAX_TEXT:
+        raise RvgpuError("E612", f"{span[1]} bytes of text are more than {MAX_TEXT}", exit_code=EXIT_REJECTED)
+    return span
+
+
 def _executable(data: bytes, sections: list[_Section], entry: int, phoff: int, phnum: int, memory_bytes: int) -> Image:
     loads = []
     for n in range(phnum):
@@ -242,12 +250,10 @@ def _executable(data: bytes, sections: list[_Section], entry: int, phoff: int, p
     for (v, m, _, _), (v2, _, _, _) in zip(loads, loads[1:], strict=False):
         if v + m > v2:
             raise _bad("segments overlap")
+    text = _text(next(((v, m) for v, m, flags, _ in loads if flags & 1 and m), (BASE, 0)))
     blob = bytearray(end - BASE)
-    text = (BASE, 0)
-    for v, m, flags, content in loads:
+    for v, _, _, content in loads:
         blob[v - BASE:v - BASE + len(content)] = content
-        if flags & 1 and not text[1]:
-            text = (v, m)
     named = {name: value for name, i, value in _symbols(data, sections) if name and i}
     return Image(BASE, blob, text, named, _note(data, sections), _debug(data, sections), entry)
 

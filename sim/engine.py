@@ -6,6 +6,7 @@ its IR, so a first run compiles what it needs and every later run loads it. A pr
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import subprocess
 import sys
@@ -48,6 +49,7 @@ def binds(row: Row, sew: int) -> dict[str, Any]:
         out["OP"] = out["OP1"] = out["OP3"] = fn
     if row.kind == "amo":
         out["W"] = 8 * row.args["SIZE"]
+        out["SWAP"] = int(row.op == "amoswap")
     if sew >= 0:
         out["SEW"] = SEWS[sew]
         out["W"] = SEWS[sew]
@@ -138,6 +140,12 @@ class Engine:
             self.load({})
             self.loop = {fn.__name__: self.jit.get_function_address(f"engine_{fn.__name__}") for fn in LOOP}
         return self.loop
+
+    def call(self, name: str, *args: Any) -> int:
+        """`run`, `drain` or `start_cta`: numbers pass as 64-bit, structures by reference."""
+        types = [ctypes.c_void_p if isinstance(a, ctypes.Structure) else ctypes.c_int64 for a in args]
+        fn = ctypes.CFUNCTYPE(ctypes.c_int64, *types)(self.core()[name])
+        return int(fn(*(ctypes.addressof(a) if isinstance(a, ctypes.Structure) else a for a in args)))
 
     def handlers(self, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Addresses of the handlers of (row name, SEW index or -1); 0 for an element width that the row does not have."""

@@ -28,10 +28,10 @@ from rvgpu.isa.prims import (
     wrap,
 )
 from rvgpu.sim.control import control_load, control_store, control_swap
-from rvgpu.sim.state import F_CONTROL, F_ILLEGAL, F_JUMP, F_MEMORY, F_TRAP, OK, Core, Gpu, Rec, Warp
-from rvgpu.sim.translate import address
+from rvgpu.sim.state import F_ALIGN, F_CONTROL, F_ILLEGAL, F_JUMP, F_MEMORY, F_TRAP, F_VTYPE, OK, REC_BYTES, Core, Gpu, Rec, Warp
+from rvgpu.sim.translate import address, ptr
 
-W, SIZE, SIGNED, MODE, IMM, IW, SRC = 32, 4, 1, 1, 0, 32, 64
+W, SIZE, SIGNED, MODE, IMM, IW, SRC, SWAP = 32, 4, 1, 1, 0, 32, 64, 0
 SPM_BASE, DRAM_BASE, CTL_BASE = 0x1000_0000, 0x8000_0000, 0x0200_0000
 
 
@@ -52,12 +52,12 @@ def OP3(a: int, b: int, c: int) -> int:
 def host(c: Core, w: Warp, g: Gpu, addr: int, n: int, write: int) -> int:
     """The host address of n guest bytes, or 0 with the warp's fault set. Notes what kind of memory it is for the timing model."""
     at = addr - SPM_BASE
-    if at >= 0 and at + n <= c.spm_size:
+    if at >= 0 and at <= c.spm_size - n:  # (at + n could wrap)
         w.mem_kind = 1
         w.mem_addr = at
         return c.spm + at
     at = addr - DRAM_BASE
-    if at >= 0 and at + n <= g.dram_size and n >= 0:
+    if at >= 0 and at <= g.dram_size - n:
         off = addr - g.text
         if write == 0 or off + n <= 0 or off >= g.text_size:
             w.mem_kind = 2
@@ -134,11 +134,12 @@ def goto(w: Warp, g: Gpu, target: int) -> int:
         w.next = -1
         return OK
     at = target - g.text
-    if at < 0 or at >= g.text_size or at & 1 != 0:
-        w.fault_addr = target
-        return F_JUMP
-    w.next = at >> 1
-    return OK
+    if at >= 0 and at < g.text_size and at & 1 == 0:
+        if ptr(Rec, g.recs + (at >> 1) * REC_BYTES).size != 0:  # (0: inside an instruction)
+            w.next = at >> 1
+            return OK
+    w.fault_addr = target
+    return F_JUMP
 
 
 def jal(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
@@ -166,7 +167,10 @@ def is_control(addr: int, w: Warp) -> int:
 def load(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     addr = wrap(w.x[r.rs1] + r.imm)
     if is_control(addr, w):
-        return set_x(w, r, control_load(c, w, g, addr & 4095)) if SIZE == 8 else F_CONTROL
+        if SIZE != 8 or addr & 7 != 0 or addr & 4095 > 0x28:
+            w.fault_addr = addr & 4095
+            return F_CONTROL
+        return set_x(w, r, control_load(w, addr & 4095))
     p = host(c, w, g, addr, SIZE, 0)
     if p == 0:
         return F_MEMORY
@@ -178,7 +182,7 @@ def load(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def store(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     addr = wrap(w.x[r.rs1] + r.imm)
     if is_control(addr, w):
-        return control_store(c, w, g, addr & 4095, w.x[r.rs2]) if SIZE == 8 else F_CONTROL
+        return control_store(w, addr & 4095, w.x[r.rs2], SIZE)
     p = host(c, w, g, addr, SIZE, 1)
     if p == 0:
         return F_MEMORY
@@ -189,6 +193,9 @@ def store(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def amo(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     addr = w.x[r.rs1]
     if is_control(addr, w):
+        w.fault_addr = addr & 4095
+        if SWAP == 0 or SIZE != 8:
+            return F_CONTROL
         w.fault = OK
         old = control_swap(c, w, g, addr & 4095, w.x[r.rs2])
         if w.fault != OK:
@@ -196,7 +203,7 @@ def amo(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
         return set_x(w, r, old)
     if addr & (SIZE - 1) != 0:
         w.fault_addr = addr
-        return F_MEMORY
+        return F_ALIGN
     p = host(c, w, g, addr, SIZE, 1)
     if p == 0:
         return F_MEMORY
@@ -214,7 +221,7 @@ def csr(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     elif n == 0xC20:
         old = w.vl
     elif n == 0xC21:
-        old = w.vtype
+        old = w.vtype if w.vill != 0 else w.vtype | (w.tk << 11) | (w.tm << 16)
     elif n == 0xC00 or n == 0xC01:
         old = w.now
     elif n == 0xC02:
@@ -307,7 +314,7 @@ def fclass(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     x = unbox(w, r.rs1)
     mant = 10 if W == 16 else 23 if W == 32 else 52
     neg = lshr(x, W - 1) & 1
-    body = x & (wrap(1 << (W - 1)) - 1)
+    body = x & wrap((1 << (W - 1)) - 1)
     top = wrap(((1 << (W - 1 - mant)) - 1) << mant)
     if body > top:
         return set_x(w, r, 1 << (9 if body & (1 << (mant - 1)) != 0 else 8))
@@ -366,12 +373,12 @@ def set_vtype(w: Warp, g: Gpu, z: int) -> int:
     """vtype from an immediate or register: fields, vill where the configuration is not supported; returns LMUL * EVE * 8 / 8."""
     w.tm = 0
     w.tk = 0
-    w.sew = (z >> 3) & 7
+    w.sew = (z >> 3) & 3  # it selects handlers: always one of the four
     w.altfmt = (z >> 8) & 1
     w.twiden = (z >> 9) & 3
     lmul = z & 7
     bits = 8 << w.sew
-    bad = w.sew > 3 or lmul == 4 or z >> 11 != 0
+    bad = z & 32 != 0 or lmul == 4 or z >> 11 != 0
     if w.twiden != 0:
         ete = g.te if bits << (w.twiden - 1) < 64 else g.te >> 1
         eve = g.vlenb * 8 // bits
@@ -389,7 +396,7 @@ def set_vtype(w: Warp, g: Gpu, z: int) -> int:
         z = (z & -8) | lmul | 0xC0
     w.lmul8 = 8 << lmul if lmul < 4 else 8 >> (8 - lmul)
     if w.lmul8 < 8 and bits * 8 > w.lmul8 * 64:
-        bad = 1
+        bad = True
     w.vill = bad
     if bad:
         w.vtype = wrap(1 << 63)
@@ -434,11 +441,26 @@ def vsetvl(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     z = w.x[r.rs2]
     tm = (z >> 16) & 0x3FFF
     tk = (z >> 11) & 7
-    set_vl(w, r, g, w.x[r.rs1] if r.rs1 != 0 else -1, z & -1073739777, r.rs1 == 0 and r.rd == 0)
+    old_type = w.vtype
+    old_vl = w.vl
+    old_tm = w.tm
+    old_tk = w.tk
+    set_vl(w, r, g, w.x[r.rs1] if r.rs1 != 0 else -1, z & ~0x3FFF3800, r.rs1 == 0 and r.rd == 0)
     if w.vill == 0:
-        w.tm = tm
-        w.tk = tk
+        if tm > tile_most(w, g) or tk > most_tk(w):
+            w.vill = 1
+            w.vtype = wrap(1 << 63)
+            w.vl = 0
+            set_x(w, r, 0)
+        else:
+            w.tm = tm
+            w.tk = tk
+    w.changed = w.vl != old_vl or w.vtype != old_type or w.tm != old_tm or w.tk != old_tk
     return OK
+
+
+def most_tk(w: Warp) -> int:
+    return 4 if w.sew == 0 else 2 if w.sew == 1 else 1
 
 
 def tile_most(w: Warp, g: Gpu) -> int:
@@ -447,6 +469,8 @@ def tile_most(w: Warp, g: Gpu) -> int:
 
 
 def sf_vsettn(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    if w.vill != 0:
+        return F_VTYPE
     old = w.vl
     most = tile_most(w, g)
     w.vl = w.x[r.rs1] if ult(w.x[r.rs1], most) else most
@@ -455,6 +479,8 @@ def sf_vsettn(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 
 def sf_vsettm(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    if w.vill != 0:
+        return F_VTYPE
     old = w.tm
     most = tile_most(w, g)
     w.tm = w.x[r.rs1] if ult(w.x[r.rs1], most) else most
@@ -463,8 +489,10 @@ def sf_vsettm(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 
 def sf_vsettk(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    if w.vill != 0:
+        return F_VTYPE
     old = w.tk
-    most = 4 if w.sew == 0 else 2 if w.sew == 1 else 1
+    most = most_tk(w)
     w.tk = w.x[r.rs1] if ult(w.x[r.rs1], most) else most
     w.changed = w.tk != old
     return set_x(w, r, w.tk)

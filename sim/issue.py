@@ -6,7 +6,7 @@ smallest e; ties: the warp that issued last, then the one longest without issue,
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import imax, imin, ld64, st64, zero
+from rvgpu.isa.prims import imax, imin, ld64, st64, wrap, zero
 from rvgpu.sim.memory import dram_line, l1_load, l1_store, record
 from rvgpu.sim.state import (
     CAUSE,
@@ -146,9 +146,9 @@ def memory_time(c: Core, w: Warp, r: Rec, g: Gpu, t: int) -> int:
         write = r.mem == M_STORE or r.mem == M_VSTORE
         cycles = 0
         if w.mem_count > 0:
-            base = w.mem_addr - (n - 1) * w.mem_stride
+            base = wrap(w.mem_addr - (n - 1) * w.mem_stride)
             for i in range(n):
-                at = base + i * w.mem_stride
+                at = wrap(base + i * w.mem_stride)
                 done = imax(done, l1_store(c, g, at, t + i) if write else l1_load(c, g, at, t + i))
             cycles = n
         elif w.mem_bytes > 0:
@@ -319,6 +319,7 @@ def step(c: Core, g: Gpu, limit: int) -> int:
                 fault = call_handler(h, c, w, r, g)
         if fault == OK and w.next >= g.nrecs:
             fault = F_JUMP
+            w.fault_addr = g.text + 2 * w.next
         if fault != OK:
             w.fault = fault
             g.fault_core = c.core

@@ -15,7 +15,7 @@ CAUSE = {name: n for n, name in enumerate(CAUSES)}
 # warp states
 RUN, AT_BARRIER, DONE = 0, 1, 2
 # fault codes
-OK, F_ILLEGAL, F_MEMORY, F_JUMP, F_CONTROL, F_TILE, F_TRAP, F_VTYPE, F_BARRIER = range(9)
+OK, F_ILLEGAL, F_MEMORY, F_JUMP, F_CONTROL, F_TILE, F_TRAP, F_VTYPE, F_BARRIER, F_DMA, F_ALIGN, F_ARRIVALS = range(12)
 
 
 class Rec(ctypes.Structure):

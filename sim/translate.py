@@ -449,6 +449,9 @@ class _Function:
             v = self.expr(a)
             args.append(f"{'ptr' if v.struct is not None else 'i64'} {v.text}")
         wanted = _free_names(fn)
+        for value in inner.values():
+            if inspect.isfunction(value):  # what a bound function mentions matters wherever it is called
+                wanted |= _free_names(value)
         inner = {k: v for k, v in inner.items() if k in wanted}
         symbol = self.unit.add(fn, inner)
         return V(self.let(f"call i64 @{symbol}({', '.join(args)})"))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from rvgpu.errors import EXIT_REJECTED, Loc, RvgpuError, did_you_mean
+from rvgpu.errors import EXIT_USAGE, Loc, RvgpuError, did_you_mean
 
 FOLDER = Path(__file__).parent / "machines"
 
@@ -132,58 +132,77 @@ def machine_names() -> list[str]:
 
 
 def load_machine(name: str, overrides: Mapping[str, str | int | float] | None = None) -> Machine:
-    """A shipped machine by name or a TOML file by path, with `section.field` overrides; E5xx names file, line and field."""
+    """A shipped machine by name or a TOML file by path, with `section.field` overrides; E5xx names file, line and field, or the override."""
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.exists():
         known = machine_names()
-        error = RvgpuError("E501", f"no machine {name!r}", exit_code=EXIT_REJECTED)
+        error = RvgpuError("E501", f"no machine {name!r}")
         near = did_you_mean(name, known)
         raise error.hint(f"did you mean {near}?" if near else f"machines: {', '.join(known)}; or the path of a .toml file")
-    text = path.read_text()
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        why = e.strerror if isinstance(e, OSError) else "it is not UTF-8 text"
+        raise RvgpuError("E001", f"cannot read {name}: {why}", exit_code=EXIT_USAGE) from None
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
-        line = re.search(r"line (\d+)", str(e))
-        raise RvgpuError("E502", f"not TOML: {e}", _loc(path, text, int(line.group(1)) if line else 1)) from None
+        said, _, where = str(e).partition(" (at ")
+        place = [int(n) for n in re.findall(r"\d+", where)] or [len(text.splitlines()), 1]
+        raise RvgpuError("E502", f"not TOML: {said}", _loc(path, text, *place)) from None
     data.setdefault("name", path.stem)
-    for key, value in (overrides or {}).items():
+    overrides = overrides or {}
+    for key, value in overrides.items():
         _override(data, key, value)
-    _check_names(path, text, Machine, data, "")
+
+    def error_at(code: str, message: str, field: str) -> RvgpuError:
+        """At the override that gave the field, else at the field's line."""
+        for key, value in overrides.items():
+            if f"{key}.".startswith(f"{field}."):
+                return RvgpuError(code, message).note(f"override {key}={value}")
+        return RvgpuError(code, message, _find(path, text, field))
+
+    _check_names(path.stem, Machine, data, "", error_at)
     try:
         machine = msgspec.convert(data, Machine)
     except msgspec.ValidationError as e:
         field = str(e).rpartition("$.")[2].rstrip("`")
-        raise RvgpuError("E504", f"{path.name}: {e}", _find(path, text, field)) from None
-    _check_values(path, text, machine)
+        types = re.match(r"Expected `(\w+)`, got `(\w+)`", str(e))
+        raise error_at("E504", f"{field}: {types[1]} needed, found {types[2]}" if types else str(e), field) from None
+    _check_values(machine, error_at)
     return machine
+
+
+ErrorAt = Callable[[str, str, str], RvgpuError]  # code, message, dotted field
 
 
 def _override(data: dict[str, Any], key: str, value: str | int | float) -> None:
     section, _, field = key.partition(".")
-    if not field:
-        raise RvgpuError("E505", f"--set {key}: a machine field is section.field, such as core.warps")
+    part = data.setdefault(section, {}) if section and field else None
+    if not isinstance(part, dict):
+        raise RvgpuError("E505", f"override {key}={value}: a machine field is section.field, such as core.warps", exit_code=EXIT_USAGE)
     parsed: Any = value
     if isinstance(value, str):
         try:
             parsed = tomllib.loads(f"x = {value}")["x"]
         except tomllib.TOMLDecodeError:
             parsed = value
-    data.setdefault(section, {})[field] = parsed
+    part[field] = parsed
 
 
-def _check_names(path: Path, text: str, struct: type[Any], data: Mapping[str, Any], prefix: str) -> None:
+def _check_names(machine: str, struct: type[Any], data: Mapping[str, Any], prefix: str, error_at: ErrorAt) -> None:
     fields = {f.name: f.type for f in msgspec.structs.fields(struct)}
     for key, value in data.items():
         if key not in fields:
             kind = "section" if isinstance(value, dict) else "field"
-            error = RvgpuError("E503", f"machine {path.stem} has an unknown {kind} {prefix}{key}", _find(path, text, f"{prefix}{key}"))
+            error = error_at("E503", f"machine {machine} has an unknown {kind} {prefix}{key}", f"{prefix}{key}")
             near = did_you_mean(key, fields)
             raise error.hint(f"did you mean {prefix}{near}?" if near else f"known: {', '.join(fields)}")
-        if isinstance(value, dict) and isinstance(fields[key], type):
-            _check_names(path, text, fields[key], value, f"{prefix}{key}.")
+        if isinstance(value, dict) and isinstance(fields[key], type) and issubclass(fields[key], Part):
+            _check_names(machine, fields[key], value, f"{prefix}{key}.", error_at)
     missing = [f for f in fields if f not in data]
     if missing:
-        raise RvgpuError("E506", f"machine {path.stem} lacks {prefix}{missing[0]}", _loc(path, text, 1))
+        raise error_at("E506", f"machine {machine} lacks {prefix}{missing[0]}", prefix.rstrip(".") or missing[0])
 
 
 def _find(path: Path, text: str, dotted: str) -> Loc:
@@ -199,15 +218,15 @@ def _find(path: Path, text: str, dotted: str) -> Loc:
     return Loc(str(path), 1, 1, 1, text.splitlines()[0] if text else "")
 
 
-def _loc(path: Path, text: str, n: int) -> Loc:
+def _loc(path: Path, text: str, line: int, col: int) -> Loc:
     lines = text.splitlines() or [""]
-    return Loc(str(path), n, 1, 1, lines[min(n, len(lines)) - 1])
+    return Loc(str(path), max(line, 1), col, 1, lines[min(max(line, 1), len(lines)) - 1])
 
 
-def _check_values(path: Path, text: str, m: Machine) -> None:
+def _check_values(m: Machine, error_at: ErrorAt) -> None:
     def need(ok: bool, field: str, message: str) -> None:
         if not ok:
-            raise RvgpuError("E507", f"{field}: {message}", _find(path, text, field))
+            raise error_at("E507", f"{field}: {message}", field)
 
     def power(n: int) -> bool:
         return n > 0 and n & (n - 1) == 0
@@ -218,18 +237,16 @@ def _check_values(path: Path, text: str, m: Machine) -> None:
     need(power(te) and 4 <= te <= v.vlen // 4, "matrix.te", f"{te} is not a power of two with 4 <= te <= vlen / 4 = {v.vlen // 4}")
     need(1 <= m.gpu.cores <= 256, "gpu.cores", f"{m.gpu.cores} is not in 1..256")
     need(1 <= m.core.warps <= 16, "core.warps", f"{m.core.warps} is not in 1..16")
-    need(m.scratchpad.size_bytes % 64 == 0 and m.scratchpad.size_bytes > 0, "scratchpad.size_bytes", "must be a positive multiple of 64")
-    for section in ("l1", "l2"):
-        part = getattr(m, section)
-        need(power(part.size_bytes // (64 * part.ways)), f"{section}.size_bytes", "size / (64 B lines x ways) must be a power of two")
     for info in msgspec.structs.fields(Machine):
         part = getattr(m, info.name)
         if isinstance(part, Part):
             for f in msgspec.structs.fields(type(part)):
                 x = getattr(part, f.name)
-                need(not isinstance(x, (int, float)) or x > 0 or isinstance(x, bool), f"{info.name}.{f.name}", f"{x} must be positive")
-
-
+                need(isinstance(x, bool) or 0 < x < 2**31, f"{info.name}.{f.name}", f"{x} must be positive and below 2**31")
+    need(m.scratchpad.size_bytes % 64 == 0 and m.scratchpad.size_bytes > 0, "scratchpad.size_bytes", "must be a positive multiple of 64")
+    for section in ("l1", "l2"):
+        part = getattr(m, section)
+        need(power(part.size_bytes // (64 * part.ways)), f"{section}.size_bytes", "size / (64 B lines x ways) must be a power of two")
 
 
 def print_machine(m: Machine) -> str:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rvgpu.errors import EXIT_CHECK_FAILED, EXIT_OK, EXIT_USAGE, Loc, RvgpuError, did_you_mean
+from rvgpu.errors import EXIT_CHECK_FAILED, EXIT_OK, EXIT_SIM_FAULT, EXIT_USAGE, Loc, RvgpuError, did_you_mean
+from rvgpu.frontend.build import parse_text
 from rvgpu.ir.binding import bind
 from rvgpu.ir.core import Func
+from rvgpu.ir.numeric import numpy_dtype
 from rvgpu.ir.parse import parse as parse_ir
 from rvgpu.ir.text import print_funcs
+from rvgpu.ir.types import TensorType
 from rvgpu.isa.machine import Machine, load_machine
 from rvgpu.passes.context import Context, Facts
 from rvgpu.passes.pipeline import PIPELINE, Pass, Unit, check, parse_passes, run_passes
 from rvgpu.runtime.code import Code, make_code, read_note
 from rvgpu.runtime.inputs import random_inputs, random_scalars, random_tensor
-from rvgpu.runtime.kernel import Compiled, Kernel, bucket, load_file, read_text
-from rvgpu.runtime.launch import run_code, shape
+from rvgpu.runtime.kernel import Compiled, Kernel, bucket, read_text
+from rvgpu.runtime.launch import run_code, shape, size_bytes
 from rvgpu.runtime.stats import describe, statistics, work_of_code
+from rvgpu.sim.device import MEMORY_BYTES
 from rvgpu.sim.elf import load as load_elf
 from rvgpu.sim.trace import Trace
 
@@ -40,7 +45,7 @@ def pairs(items: Iterable[str], what: str) -> dict[str, str]:
     out = {}
     for item in items:
         key, sep, value = item.partition("=")
-        if not sep:
+        if not sep or not key:
             raise usage(f"{what} {item}: write name=value")
         out[key] = value
     return out
@@ -49,10 +54,19 @@ def pairs(items: Iterable[str], what: str) -> dict[str, str]:
 def dim_values(items: Iterable[str]) -> dict[str, int]:
     out = {}
     for key, value in pairs(items, "-D").items():
-        if not value.isdigit():
-            raise usage(f"-D {key}={value}: a dim is an integer of at least 0")
+        if not (value.isascii() and value.isdigit() and int(value) < 2**31):
+            raise usage(f"-D {key}={value}: a dim is an integer of at least 0, below 2**31")
         out[key] = int(value)
     return out
+
+
+def known(names: Iterable[str], among: Iterable[str], what: str, code: str) -> None:
+    """Every name is one of them, or a usage error."""
+    among = list(among)
+    for name in names:
+        if name not in among:
+            near = did_you_mean(name, among)
+            raise usage(f"no {what} {name} here", code).hint(f"did you mean {near}?" if near else f"known: {', '.join(among) or 'none'}")
 
 
 def scalar_values(items: Iterable[str]) -> dict[str, float]:
@@ -77,6 +91,8 @@ def passes_of(args: Args) -> list[Pass]:
         if args.stop_after not in names:
             raise usage(f"--stop-after {args.stop_after}: the passes are {', '.join(names)}", "E311")
         passes = passes[:names.index(args.stop_after) + 1]
+    if getattr(args, "print_after", None) not in (None, "all"):
+        known([args.print_after], [p.name for p in passes], "pass", "E311")
     return passes
 
 
@@ -85,6 +101,22 @@ def read_bytes(path: str) -> bytes:
         return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as e:
         raise RvgpuError("E001", f"cannot read {path}: {e.strerror}", exit_code=EXIT_USAGE) from None
+
+
+def source(path: str) -> tuple[str, str]:
+    """A text and its name in messages."""
+    if path != "-":
+        return read_text(path), path
+    try:
+        return read_bytes(path).decode(), "<stdin>"
+    except UnicodeDecodeError:
+        raise usage("cannot read stdin: it is not UTF-8 text", "E001") from None
+
+
+def place(path: str) -> None:
+    """Tells before long work that a file cannot be written there."""
+    if Path(path).is_dir() or not Path(path).parent.is_dir():
+        raise usage(f"cannot write {path}: {'it is a folder' if Path(path).is_dir() else 'there is no such folder'}", "E001")
 
 
 def write(path: str | None, content: str | bytes) -> None:
@@ -102,7 +134,12 @@ def write(path: str | None, content: str | bytes) -> None:
 def kernel_of(args: Args) -> Kernel:
     """The kernel that FILE and --kernel name."""
     dtypes = pairs(args.dtype, "--dtype")
-    found: dict[str, Any] = _python_kernels(args.file) if args.file.endswith(".py") else load_file(args.file)
+    if args.file.endswith((".tile", ".tensor")):
+        raise usage(f"{args.file} is IR text, a kernel of the language is needed").hint("rvgpu opt runs passes over it, rvgpu run runs a .tile")
+    try:
+        found: dict[str, Any] = _python_kernels(args.file) if args.file.endswith(".py") else parse_text(*source(args.file))
+    except RecursionError:
+        raise _too_deep(args.file) from None
     if not found:
         raise usage(f"{args.file} has no kernel", "E003")
     name = args.kernel or (next(iter(found)) if len(found) == 1 else None)
@@ -114,29 +151,73 @@ def kernel_of(args: Args) -> Kernel:
     made = found[name]
     if isinstance(made, Kernel):
         return made.with_dtypes(**dtypes) if dtypes else made
-    return Kernel(made, dtypes)
+    try:
+        return Kernel(made, dtypes)
+    except RecursionError:
+        raise _too_deep(args.file) from None
+
+
+def _too_deep(path: str) -> RvgpuError:
+    return RvgpuError("E005", f"an expression of {path} is nested too deeply to be read").hint("give parts of it names")
 
 
 def _python_kernels(path: str) -> dict[str, Kernel]:
     import runpy
 
-    read_text(path)
-    return {n: v for n, v in runpy.run_path(path, run_name="rvgpu_kernels").items() if isinstance(v, Kernel)}
+    lines = read_text(path).splitlines()
+
+    def failed(e: BaseException, line: int) -> RvgpuError:
+        text = lines[line - 1] if 0 < line <= len(lines) else ""
+        indent = len(text) - len(text.lstrip())
+        return RvgpuError("E004", f"running {path}: {type(e).__name__}: {e.msg if isinstance(e, SyntaxError) else e}",
+                          Loc(path, max(line, 1), indent + 1, len(text.strip()), text))
+
+    try:
+        found = runpy.run_path(path, run_name="rvgpu_kernels")
+    except (RvgpuError, KeyboardInterrupt):
+        raise
+    except SyntaxError as e:
+        raise failed(e, (e.lineno or 1) if e.filename == path else _line_in(path, e)) from None
+    except BaseException as e:  # the user's program, which may also exit
+        if os.environ.get("RVGPU_DEBUG"):
+            raise
+        raise failed(e, _line_in(path, e)) from None
+    return {n: v for n, v in found.items() if isinstance(v, Kernel)}
 
 
-def arrays_of(files: Sequence[str], names: Sequence[str]) -> list[Any]:
-    """The .npy files of --in, one per tensor."""
+def _line_in(path: str, e: BaseException) -> int:
+    """The last line of the file on the way to the exception."""
+    import traceback
+
+    return next((f.lineno or 1 for f in reversed(traceback.extract_tb(e.__traceback__)) if f.filename == path), 1)
+
+
+def arrays_of(files: Sequence[str], tensors: Mapping[str, TensorType]) -> dict[str, Any]:
+    """The .npy files of --in, one per tensor. NumPy writes dtypes that it does not know (bf16, fp8, i4) as raw bytes: those are taken as meant."""
     import numpy as np
 
-    if len(files) != len(names):
-        raise usage(f"--in needs {len(names)} files ({', '.join(names)}), {len(files)} given", "E205")
-    out = []
-    for f in files:
+    if len(files) != len(tensors):
+        raise usage(f"--in needs {len(tensors)} files ({', '.join(tensors)}), {len(files)} given", "E205")
+    out = {}
+    for f, (name, t) in zip(files, tensors.items(), strict=True):
         try:
-            out.append(np.load(f, allow_pickle=False))
-        except (OSError, ValueError) as e:
-            raise usage(f"cannot read {f}: {e.strerror if isinstance(e, OSError) else 'it is no .npy file'}", "E001") from None
+            x = np.load(f, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as e:
+            raise usage(f"cannot read {f}: {isinstance(e, OSError) and e.strerror or 'it is no .npy file'}", "E001") from None
+        if not isinstance(x, np.ndarray):
+            raise usage(f"cannot read {f}: it is an archive of arrays, not a .npy file", "E001")
+        want = numpy_dtype(t.dtype)
+        if x.dtype.kind == "V" and want.kind == "V" and x.dtype.names is None and x.dtype.itemsize == want.itemsize:
+            x = x.view(want)
+        out[name] = x
     return out
+
+
+def fits(shapes: Mapping[str, TensorType], binding: Mapping[str, int]) -> None:
+    """Before arrays are made: the device's memory holds them."""
+    for name, t in shapes.items():
+        if size_bytes(t, binding) > MEMORY_BYTES:
+            raise RvgpuError("E606", f"{name} is {size_bytes(t, binding)} bytes, the device has {MEMORY_BYTES}", exit_code=EXIT_SIM_FAULT)
 
 
 # -- compile and opt
@@ -163,6 +244,9 @@ def show_remarks(context: Context) -> None:
 def compile_(args: Args) -> int:
     kernel, machine, passes = kernel_of(args), machine_of(args), passes_of(args)
     given = dim_values(args.dims)
+    known(given, kernel.func.dim_names(), "dim", "E208")
+    if args.output not in (None, "-"):
+        place(args.output)
     compiled = Compiled(kernel, machine, {}, passes)
     binding = {**{n: bucket(4096) for n in kernel.func.dim_names()}, **given} if args.open else bind(kernel.func, {}, given)
     context = compiled.context(binding)
@@ -197,8 +281,7 @@ def emitted(code: Code, what: str) -> str | bytes:
 
 
 def read_units(path: str) -> list[Unit]:
-    text = sys.stdin.read() if path == "-" else read_text(path)
-    return list(parse_ir(text, "<stdin>" if path == "-" else path))
+    return list(parse_ir(*source(path)))
 
 
 def context_of(units: Sequence[Unit], machine: Machine, given: dict[str, int]) -> Context:
@@ -210,8 +293,9 @@ def _dims(u: Unit) -> list[str]:
 
 
 def opt(args: Args) -> int:
-    units, machine = read_units(args.file), machine_of(args)
-    context = context_of(units, machine, dim_values(args.dims))
+    units, machine, given = read_units(args.file), machine_of(args), dim_values(args.dims)
+    known(given, dict.fromkeys(n for u in units for n in _dims(u)), "dim", "E208")
+    context = context_of(units, machine, given)
     for u in units:
         try:
             check(u, context, "parsing")
@@ -232,10 +316,16 @@ def finish(args: Args, stats: dict[str, Any], outputs: dict[str, Any], trace: Tr
         import numpy as np
 
         for name, x in outputs.items():
-            np.save(f"{args.out}{name}.npy", x)
+            try:
+                np.save(f"{args.out}{name}.npy", x)
+            except OSError as e:
+                raise usage(f"cannot write {args.out}{name}.npy: {e.strerror}", "E001") from None
     print(json.dumps(stats) if args.json else describe(stats))
     if trace is not None:
-        trace.write(args.trace)
+        try:
+            trace.write(args.trace)
+        except OSError as e:
+            raise usage(f"cannot write {args.trace}: {e.strerror}", "E001") from None
         if trace.dropped:
             print(f"note: the trace holds the first {len(trace.events)} of {len(trace.events) + trace.dropped} events", file=sys.stderr)
         if not args.json:
@@ -243,17 +333,28 @@ def finish(args: Args, stats: dict[str, Any], outputs: dict[str, Any], trace: Tr
     return EXIT_CHECK_FAILED if "check" in stats and not stats["check"]["passed"] else EXIT_OK
 
 
+def places(args: Args) -> None:
+    """Where --out and --trace write."""
+    if args.out:
+        place(f"{args.out}*.npy")
+    if args.trace:
+        place(args.trace)
+
+
 def run(args: Args) -> int:
     if args.file.endswith(".tile"):
         return run_tile(args)
     kernel, given = kernel_of(args), dim_values(args.dims)
+    known(given, kernel.func.dim_names(), "dim", "E208")
+    places(args)
     compiled = Compiled(kernel, machine_of(args), {}, passes_of(args))
-    tensors = [p for p in kernel.func.params if not p.keyword]
+    tensors = {p.name: p.value.tensor for p in kernel.func.params if not p.keyword}
     if args.input:
-        arrays = arrays_of(args.input, [p.name for p in tensors])
-        binding = bind(kernel.func, {p.name: a.shape for p, a in zip(tensors, arrays, strict=True)}, given)
+        files = arrays_of(args.input, tensors)
+        binding, arrays = bind(kernel.func, {n: a.shape for n, a in files.items()}, given), list(files.values())
     else:
         binding = bind(kernel.func, {}, given)
+        fits(tensors, binding)
         arrays = random_inputs(kernel.func, binding, args.seed)
     scalars: dict[str, Any] = {**random_scalars(kernel.func, binding), **scalar_values(args.arg)}
     result = compiled.run(*arrays, check=args.check, max_cycles=args.max_cycles, **scalars)
@@ -264,7 +365,11 @@ def run_tile(args: Args) -> int:
     """A .tile file: level K text, for the machine that its header names."""
     if args.check:
         raise usage("--check compares with the math, which a .tile file does not hold").hint("compare --out files")
+    if args.kernel or args.dtype:
+        raise usage(f"{'--kernel' if args.kernel else '--dtype'} is for kernels of the language, {args.file} is level K text")
     units, machine = read_units(args.file), machine_of(args)
+    if not units:
+        raise usage(f"{args.file} has no kernel", "E003")
     context = context_of(units, machine, dim_values(args.dims))
     begin = time.perf_counter()
     code = make_code(run_passes(units, [p for p in passes_of(args) if passes_given(args)], context), machine)
@@ -290,16 +395,22 @@ def launch(args: Args, code: Code, machine: Machine, compile_s: float, elf: byte
     import numpy as np
 
     binding = dim_values(args.dims)
+    known(binding, dict.fromkeys(d for k in code.kernels for d in k.dims), "dim", "E208")
+    known(scalar_values(args.arg), code.scalars(), "scalar", "E207")
+    places(args)
     missing = [d for k in code.kernels for d in k.dims if d not in binding]
     if missing:
         raise RvgpuError("E203", f"no argument binds dim {missing[0]}").hint(f"give it: -D {missing[0]}=...")
     inputs = code.inputs()
     if args.input:
-        arrays = dict(zip(inputs, arrays_of(args.input, list(inputs)), strict=True))
+        arrays = arrays_of(args.input, inputs)
         for n, t in inputs.items():
+            if arrays[n].dtype != numpy_dtype(t.dtype):
+                raise RvgpuError("E206", f"{n} is {t.dtype}, its file has {arrays[n].dtype}")
             if list(arrays[n].shape) != shape(t, binding):
                 raise RvgpuError("E202", f"{n} is {t}, {shape(t, binding)} here; its file has {list(arrays[n].shape)}")
     else:
+        fits(inputs, binding)
         rng = np.random.default_rng(args.seed)
         arrays = {n: random_tensor(rng, t, binding) for n, t in inputs.items()}
     scalars = {**{n: 1.0 for n in code.scalars()}, **({"scale": binding["D"] ** -0.5} if "D" in binding else {}), **scalar_values(args.arg)}

@@ -52,6 +52,33 @@ CASES = {  # name: arguments (files as `setting` writes them), exit code
     "store_to_text": ("sim text.elf", 4),
     "jump_away": ("sim jump.elf", 4), "illegal": ("sim illegal.elf", 4), "vill": ("sim vill.elf", 4), "control_page": ("sim control.elf", 4),
     "dma_bounds": ("sim dma.elf", 4), "deadlock": ("sim deadlock.elf", 4), "barrier_counts": ("sim counts.elf", 4),
+    "set_section": (f"run k.rvg --kernel gemm {SIZES} --set core=8", 2), "set_name": (f"run k.rvg --kernel gemm {SIZES} --set name.x=8", 2),
+    "set_inf": (f"run k.rvg --kernel gemm {SIZES} --set gpu.clock_ghz=inf", 1), "set_ways": (f"run k.rvg --kernel gemm {SIZES} --set l1.ways=0", 1),
+    "set_huge": (f"run k.rvg --kernel gemm {SIZES} --set l2.misses=99999999999", 1),
+    "te_file": (f"run k.rvg --kernel gemm {SIZES} --machine te.toml", 1), "lacks_field": (f"run k.rvg --kernel gemm {SIZES} --machine lacks.toml", 1),
+    "section": (f"run k.rvg --kernel gemm {SIZES} --machine section.toml", 1), "machine_folder": ("machines folder.toml", 2),
+    "machine_latin": ("machines latin.toml", 2), "machine_missing": ("machines none.toml", 1),
+    "wrong_rank": ("run k.rvg --kernel gemm --in a.npy flat.npy", 1), "empty_npy": ("run k.rvg --kernel gemm --in a.npy empty.npy", 2),
+    "archive": ("run k.rvg --kernel gemm --in a.npy two.npz", 2), "pickle": ("run k.rvg --kernel gemm --in a.npy object.npy", 2),
+    "no_npy": ("run k.rvg --kernel gemm --in a.npy none.npy", 2),
+    "unknown_dim": (f"run k.rvg --kernel gemm {SIZES} -D MM=4", 2), "dim_no_name": (f"run k.rvg --kernel gemm {SIZES} -D =4", 2),
+    "dim_huge": (f"run k.rvg --kernel gemm {SIZES} -D M=99999999999", 2), "dim_superscript": (f"run k.rvg --kernel gemm {SIZES} -D M=\u00b2", 2),
+    "device_full": (f"run k.rvg --kernel gemm {SIZES} -D M=1000000 -D K=1000000", 4),
+    "dtype_no_value": (f"run k.rvg --kernel gemm {SIZES} --dtype f32", 2), "arg_missing": ("run k.rvg --kernel scaled -D M=4", 1),
+    "print_after": (f"compile k.rvg --kernel gemm {SIZES} --print-after tiel", 2), "passes_text": ("compile k.rvg --kernel gemm --passes tile{", 2),
+    "pass_value": ("compile k.rvg --kernel gemm --passes tile{bk=x}", 2),
+    "not_lowered": (f"compile k.rvg --kernel gemm {SIZES} --passes expand", 1),
+    "trace_place": (f"run k.rvg --kernel gemm {SIZES} --trace none/t.pftrace", 2),
+    "trace_folder": (f"run k.rvg --kernel gemm {SIZES} --trace folder", 2),
+    "out_place": (f"run k.rvg --kernel gemm {SIZES} --out none/x", 2), "emit_folder": (f"compile k.rvg --kernel gemm {SIZES} -o folder", 2),
+    "empty_kernel": ("run empty.rvg", 2), "empty_tile": ("run empty.tile", 2), "compile_tile": ("compile broken.tile", 2),
+    "tile_kernel": ("run broken.tile --kernel k", 2), "deep": ("compile deep.rvg -D M=4", 1), "opt_dim": ("opt empty.tile -D Q=4", 2),
+    "python_import": ("run import.py", 1), "python_syntax": ("run syntax.py", 1), "python_exit": ("run exit.py", 1),
+    "python_none": ("run none.py", 2),
+    "isa_name": ("isa vad.vv", 2), "disasm_text": ("disasm k.rvg", 1), "sim_dim": ("sim bounds.elf -D Q=4", 2),
+    "sim_arg": ("sim bounds.elf --arg q=4", 2),
+    "sim_dtype": ("sim bounds.elf --in half64.npy", 1), "sim_shape": ("sim bounds.elf --in a.npy", 1),
+    "sim_machine": ("sim bounds.elf --machine edge", 1),
     "cycle_limit": ("sim forever.elf --max-cycles 5000", 4),
 }
 RETURN = "jalr zero, ra, 0\n"
@@ -74,16 +101,30 @@ def setting(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, text in {"k.rvg": KERNELS, "name.rvg": "def f(x: f32[M]) -> f32[M]:\n    return exq(x) + y\n",
                        "loop.rvg": "def f(x: f32[M]) -> f32[M]:\n    for i in x:\n        x = x + 1\n    return x\n",
-                       "k.rvg.toml": "def f\n", "broken.tile": "kernel @k(\n"}.items():
+                       "k.rvg.toml": "def f\n", "broken.tile": "kernel @k(\n", "empty.rvg": "", "empty.tile": "",
+                       "deep.rvg": f"def f(x: f32[M]) -> f32[M]:\n    return {'(' * 3000}x{')' * 3000}\n",
+                       "import.py": "x = 1\nimport nothing_here\n",
+                       "syntax.py": "x = 1\ndef f(:\n", "exit.py": "import sys\nsys.exit(5)\n"}.items():
         Path(name).write_text(text)
     base = (ROOT / "isa" / "machines" / "base.toml").read_text()
     Path("field.toml").write_text(re.sub(r"^warps", "wraps", base, flags=re.M))
     Path("type.toml").write_text(re.sub(r"^warps.*$", 'warps = "four"', base, flags=re.M))
-    Path("folder").mkdir()
+    Path("te.toml").write_text(re.sub(r"^te .*$", "te = 0", base, flags=re.M))
+    Path("lacks.toml").write_text(re.sub(r"^warps.*\n", "", base, flags=re.M))
+    Path("section.toml").write_text(base.replace("[core]", "[cor]"))
+    Path("latin.toml").write_bytes(b"# \xe9\n" + base.encode())
+    for name in ("folder", "folder.toml"):
+        Path(name).mkdir()
     Path("latin.rvg").write_bytes(b"def f(x: f32[M]) -> f32[M]: return x # \xe9\n")
     np.save("a.npy", np.ones((4, 5), np.float32))
     np.save("wide.npy", np.ones((6, 4), np.float32))
     np.save("half.npy", np.ones((5, 4), np.float16))
+    np.save("flat.npy", np.ones(5, np.float32))
+    np.save("half64.npy", np.ones(64, np.float16))
+    np.save("object.npy", np.array([{}], dtype=object))
+    np.savez("two.npz", np.ones(2), np.ones(2))
+    Path("empty.npy").write_bytes(b"")
+    Path("none.py").write_text("x = 1\n")
     Path("cut.npy").write_bytes(Path("a.npy").read_bytes()[:90])
     for name, text in PROGRAMS.items():
         code = assemble(text + RETURN)
@@ -106,10 +147,67 @@ def test_bad_input(name, setting, capsys, golden):
 
 def test_usage_of_the_parser(capsys):
     """argparse's own errors have its form and exit code 2."""
-    for command in ("run", "frobnicate", f"compile k.rvg {SIZES} --emit pdf"):
+    for command in ("run", "frobnicate", f"compile k.rvg {SIZES} --emit pdf", "run k.rvg --seed -1", "run k.rvg --max-cycles many", "run k.rvg --in"):
         with pytest.raises(SystemExit) as e:
             main(command.split())
         assert e.value.code == 2 and "usage: rvgpu" in capsys.readouterr().err
+
+
+def rvgpu(*args, **kw):
+    """The real command in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "rvgpu", *args], capture_output=True, **kw)
+
+
+def test_a_process_says_the_same(setting):
+    """Exit code and streams of the real command; a full disk and a closed pipe; stdin that is not UTF-8."""
+    p = rvgpu(*f"run k.rvg --kernel gem {SIZES}".split(), text=True)
+    assert (p.returncode, p.stdout) == (2, "") and p.stderr == "error[E003]: k.rvg has no kernel gem\nhint: did you mean gemm?\n"
+    with open("/dev/full", "w") as full:
+        p = subprocess.run([sys.executable, "-m", "rvgpu", "machines"], stdout=full, stderr=subprocess.PIPE)
+    assert (p.returncode, p.stderr) == (2, b"error[E001]: cannot write: No space left on device\n")
+    p = subprocess.Popen([sys.executable, "-m", "rvgpu", "isa"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    p.stdout.close()
+    assert p.stderr.read() == b"" and p.wait() == 0
+    p = rvgpu(*"compile - -D M=4".split(), input=b"\xe9")
+    assert (p.returncode, p.stderr) == (2, b"error[E001]: cannot read stdin: it is not UTF-8 text\n")
+
+
+def test_stdin_and_stdout(setting):
+    """`-` on both sides gives what files give."""
+    p = rvgpu(*f"compile - --kernel gemm {SIZES} --emit tile -o -".split(), input=Path("k.rvg").read_bytes(), check=True)
+    assert b"kernel @gemm" in p.stdout and p.stderr == b""
+    q = rvgpu("opt", "-", "--passes", "", input=p.stdout, check=True)
+    assert q.stdout == p.stdout and q.stderr == b""
+    Path("emitted.tile").write_bytes(p.stdout)
+    assert rvgpu(*f"run emitted.tile {SIZES} --json".split(), check=True).stdout.startswith(b"{")
+
+
+def test_an_internal_error_has_a_reproducer(setting, monkeypatch, capsys):
+    """Exit 70, one line, the traceback in a file; RVGPU_DEBUG=1 shows it; where no file can be written it still ends well."""
+    from rvgpu.runtime import commands
+
+    monkeypatch.setattr(commands, "machines", lambda args: 1 // 0)
+    monkeypatch.setattr("tempfile.tempdir", str(setting))
+    monkeypatch.delenv("RVGPU_DEBUG", raising=False)
+    assert main(["machines"]) == 70
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"error\[E900\]: internal error: ZeroDivisionError: .*\nnote: reproducer: (.*)\n", said), said
+    kept = Path(said.rpartition(" ")[2].strip()).read_text()
+    assert kept.startswith("rvgpu machines\n") and "Traceback" in kept
+    monkeypatch.setattr("tempfile.tempdir", str(setting / "nowhere"))
+    assert main(["machines"]) == 70 and "hint: RVGPU_DEBUG=1" in capsys.readouterr().err
+    monkeypatch.setenv("RVGPU_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["machines"])
+
+
+def test_what_out_writes_in_reads(setting, capsys):
+    """NumPy stores bf16 as raw bytes: --in takes them as what the kernel declares, for kernels and ELFs; the numbers are the same."""
+    Path("b.rvg").write_text("def twice(x: bf16[M]) -> bf16[M]:\n    return x + x\n")
+    assert main("run b.rvg -D M=8 --out 1 --check".split()) == main("run b.rvg --in 1out.npy --out 2 --check".split()) == 0
+    assert main("compile b.rvg -D M=8 --emit elf -o b.elf".split()) == main("sim b.elf -D M=8 --in 1out.npy --out 3".split()) == 0
+    one, two, three = (np.frombuffer(np.load(f"{n}out.npy").tobytes(), np.uint16) for n in (1, 2, 3))
+    assert (two == three).all() and (two == one + 0x80).all()  # the exponent one higher
 
 
 STALLS = {"issued", "data.vector", "data.matrix", "data.exp", "data.scratchpad", "data.l1", "data.l2", "data.dram", "data.dma", "unit", "barrier",
@@ -159,15 +257,19 @@ def test_every_stage_and_the_way_back(setting, capsysbinary):
 
 
 @pytest.mark.parametrize("spoil", ["no folder", "spoilt entries"])
-def test_the_cache_is_only_a_cache(setting, spoil):
+def test_the_cache_is_only_a_cache(setting, spoil, capsys):
     """A cache that cannot be written, or whose entries are damaged, changes nothing."""
     env = {**os.environ, "RVGPU_CACHE_DIR": str(setting / "cache")}
     command = [sys.executable, "-m", "rvgpu", *f"run k.rvg --kernel gemm {SIZES} --check --json".split()]
-    first = json.loads(subprocess.run(command, env=env, capture_output=True, check=True).stdout)
+    assert main(command[3:]) == 0
+    first = json.loads(capsys.readouterr().out)
     if spoil == "no folder":
         env["RVGPU_CACHE_DIR"] = str(setting / "k.rvg" / "inside a file")
     else:
-        for p in (setting / "cache").iterdir():
+        subprocess.run(command, env=env, capture_output=True, check=True)
+        entries = list((setting / "cache").iterdir())
+        assert len(entries) > 1
+        for p in entries:
             p.write_bytes(p.read_bytes()[:-7] + b"spoilt!")
     p = subprocess.run(command, env=env, capture_output=True, text=True)
     assert p.returncode == 0, p.stderr

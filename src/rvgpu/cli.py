@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 
-from rvgpu.errors import EXIT_INTERNAL, EXIT_OK, RvgpuError
+from rvgpu.errors import EXIT_INTERNAL, EXIT_OK, EXIT_SIM_FAULT, EXIT_USAGE, RvgpuError
 
-FILES = {"compile": ".rvg or .py file", "run": ".rvg, .py or .tile file", "opt": "IR text (.tensor or .tile), - for stdin",
+FILES = {"compile": ".rvg or .py file, - for stdin", "run": ".rvg, .py or .tile file", "opt": "IR text (.tensor or .tile), - for stdin",
          "sim": "ELF with a .rvgpu.launch note", "disasm": "object or ELF"}
+
+
+def _natural(text: str) -> int:
+    """A whole number of at least 0."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text} is not an integer of at least 0")
+    return int(text)
 
 
 def _machine(q: argparse.ArgumentParser) -> None:
@@ -32,10 +40,10 @@ def _source(q: argparse.ArgumentParser) -> None:
 
 def _launch(q: argparse.ArgumentParser) -> None:
     q.add_argument("--arg", action="append", default=[], metavar="scale=0.09", help="scalar argument (scale defaults to D**-0.5)")
-    q.add_argument("--in", dest="input", nargs="*", default=[], metavar="a.npy", help="tensors in order; random from --seed when not given")
+    q.add_argument("--in", dest="input", nargs="+", default=[], metavar="a.npy", help="tensors in order; random from --seed when not given")
     q.add_argument("--out", metavar="PREFIX", help="write each result to PREFIXname.npy")
-    q.add_argument("--seed", type=int, default=0)
-    q.add_argument("--max-cycles", type=int)
+    q.add_argument("--seed", type=_natural, default=0)
+    q.add_argument("--max-cycles", type=_natural)
     q.add_argument("--trace", metavar="FILE.pftrace", help="write a Perfetto trace")
     q.add_argument("--json", action="store_true", help="one JSON object (docs/json.md) instead of the report")
 
@@ -79,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         from rvgpu.runtime import commands
 
         code: int = getattr(commands, "compile_" if args.command == "compile" else args.command)(args)
+        sys.stdout.flush()  # here a full disk can still be told
         return code
     except RvgpuError as e:
         print(e.render(), file=sys.stderr)
@@ -88,7 +97,14 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_OK
     except KeyboardInterrupt:
         return 130
+    except MemoryError:
+        print(RvgpuError("E006", "this computer has too little memory for it").render(), file=sys.stderr)
+        return EXIT_SIM_FAULT
     except Exception as e:
+        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            print(RvgpuError("E001", f"cannot write: {e.strerror}").render(), file=sys.stderr)
+            return EXIT_USAGE
         if os.environ.get("RVGPU_DEBUG"):
             raise
         print(_internal(e, argv).render(), file=sys.stderr)
@@ -100,7 +116,11 @@ def _internal(e: Exception, argv: list[str] | None) -> RvgpuError:
     import tempfile
     import traceback
 
-    with tempfile.NamedTemporaryFile("w", prefix="rvgpu-", suffix=".txt", delete=False) as f:
-        f.write(f"rvgpu {' '.join(argv if argv is not None else sys.argv[1:])}\n\n{''.join(traceback.format_exception(e))}")
     said = f"{type(e).__name__}: {e}".splitlines()[0]
-    return RvgpuError("E900", f"internal error: {said}", exit_code=EXIT_INTERNAL).note(f"reproducer: {f.name}")
+    error = RvgpuError("E900", f"internal error: {said}", exit_code=EXIT_INTERNAL)
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="rvgpu-", suffix=".txt", delete=False, errors="backslashreplace") as f:
+            f.write(f"rvgpu {' '.join(argv if argv is not None else sys.argv[1:])}\n\n{''.join(traceback.format_exception(e))}")
+    except OSError:
+        return error.hint("RVGPU_DEBUG=1 shows where (no folder for a reproducer can be written)")
+    return error.note(f"reproducer: {f.name}")

@@ -282,8 +282,12 @@ def _copy(let: Let, emit: Any, dec: Any, d: str, s: str, n: str) -> None:
 
 @prim(_copy)
 def copy(d: int, s: int, n: int) -> None:
-    """n bytes from s to d, which do not overlap (or are the same)."""
-    ctypes.memmove(d, s, max(0, n))
+    """n bytes from s to d in ascending order (what overlaps ahead of s repeats)."""
+    if s < d < s + n:
+        for i in range(n):
+            st8(d + i, ld8(s + i))
+    else:
+        ctypes.memmove(d, s, max(0, n))
 
 
 def _fill(let: Let, emit: Any, dec: Any, d: str, n: str) -> None:

@@ -32,12 +32,15 @@ from rvgpu.sim.state import (
     F_ILLEGAL,
     F_JUMP,
     F_MEMORY,
+    F_OPERAND,
     F_TILE,
     F_TRAP,
     F_VTYPE,
+    PLAN_BYTES,
     WARP_BYTES,
     Core,
     Gpu,
+    Plan,
     Queue,
     Rec,
     Warp,
@@ -46,13 +49,14 @@ from rvgpu.sim.trace import Trace, buffer
 
 TRACE_EVENTS = 4_000_000
 MEMORY_BYTES = 1 << 31  # of DRAM when a run says nothing else
-QUEUE, RING = 3, 64  # places that Core has for a unit's queue, and for transfers and misses in flight
+QUEUE, RING, WAYS = 3, 64, 16  # places that Core has for a unit's queue, and for transfers and misses in flight; L2's ways
 STACK_SLOT = 36864  # 32 KiB of stack and an unmapped page's worth between warps
 FAULTS = {F_ILLEGAL: "illegal instruction", F_MEMORY: "memory access out of bounds", F_JUMP: "jump to what is no instruction",
           F_CONTROL: "illegal control page access", F_TILE: "illegal tile number or index", F_TRAP: "ecall or ebreak",
           F_VTYPE: "vector instruction under an illegal vtype", F_BARRIER: "warps disagree about a barrier's arrivals",
           F_DMA: "illegal DMA descriptor", F_ALIGN: "misaligned atomic access",
-          F_ARRIVALS: "a barrier for no arrival, or for more than the core has warps"}
+          F_ARRIVALS: "a barrier for no arrival, or for more than the core has warps",
+          F_OPERAND: "reserved operands: a register group that does not start at a multiple of its length, or a masked result over its mask"}
 
 
 class SimFault(RvgpuError):
@@ -71,7 +75,18 @@ class CycleLimit(RvgpuError):
 class Program:
     image: Image
     records: ctypes.Array[Rec]
+    plans: ctypes.Array[Plan]  # the cores' one after the other
     lines: Lines
+
+    def counts(self) -> dict[int, tuple[int, int]]:
+        """pc -> (how often it ran, cycles in which it took a slot) of what ran, on all cores."""
+        plans = np.frombuffer(self.plans, np.dtype((np.void, PLAN_BYTES))).reshape(-1, len(self.records))
+        sums = {}
+        for name in ("count", "issue_cycles"):
+            at = getattr(Plan, name).offset
+            sums[name] = plans.view(np.uint8).reshape(*plans.shape, PLAN_BYTES)[..., at:at + 8].copy().view(np.int64)[..., 0].sum(0)
+        ran = np.flatnonzero(sums["count"])
+        return {self.image.text[0] + 2 * int(n): (int(sums["count"][n]), int(sums["issue_cycles"][n])) for n in ran}
 
     def mnemonic(self, pc: int) -> str:
         at = pc - BASE
@@ -142,7 +157,7 @@ class Device:
 
     def _gpu(self, m: Machine, timing: bool) -> Gpu:
         for what, value, most in (("core.queue_entries", m.core.queue_entries, QUEUE), ("dma.transfers", m.dma.transfers, RING),
-                                  ("l1.misses", m.l1.misses, RING)):
+                                  ("l1.misses", m.l1.misses, RING), ("l2.ways", m.l2.ways, WAYS)):
             if value > most:
                 raise RvgpuError("E507", f"{what}: {value} is more than {most}")
         g = Gpu()
@@ -153,6 +168,7 @@ class Device:
         for n, c in enumerate(self.cores):
             c.warps = ctypes.addressof(self.warps) + n * m.core.warps * WARP_BYTES
             c.core, c.spm_size = n, m.scratchpad.size_bytes
+            c.line[:] = [*range(1, m.core.warps), 0, *range(m.core.warps, len(c.line))]  # warp 0 counts as the last that issued
             c.spm = self._array(m.scratchpad.size_bytes)
             c.l1_tags, c.l1_use = self._array(l1_sets * m.l1.ways, np.int64), self._array(l1_sets * m.l1.ways, np.int64)
         for n, w in enumerate(self.warps):
@@ -163,7 +179,8 @@ class Device:
         g.dram, g.dram_size = int(self.memory.ctypes.data), len(self.memory)
         g.vlenb, g.te, g.timed, g.max_cycles = m.vector.vlen // 8, te, int(timing), self.limit
         entries = l2_sets * m.l2.ways
-        g.l2_tags, g.l2_use, g.l2_dirty = (self._array(entries, np.int64) for _ in range(3))
+        g.l2_tags, g.l2_state, g.l2_order = self._array(entries, np.uint32), self._array(entries, np.int64), self._array(l2_sets, np.uint64)
+        self._keep[-1][:] = 0xFEDC_BA98_7654_3210
         g.l2_sets, g.l2_ways, g.l2_latency = l2_sets, m.l2.ways, m.l2.latency_cycles
         g.l2_queue, g.dram_queue = self._queue(m.l2.bytes_per_cycle), self._queue(m.dram.bytes_per_cycle)
         g.dram_latency = m.dram.latency_cycles
@@ -197,7 +214,7 @@ class Device:
                     records[at].handler[:] = [addresses[key]] * 4
                 else:
                     records[at].handler[slot] = addresses[key]
-        return Program(image, records, read_lines(image.debug))
+        return Program(image, records, (Plan * (len(records) * len(self.cores)))(), read_lines(image.debug))
 
     def alloc(self, nbytes: int, name: str = "") -> int:
         """256-byte aligned DRAM; returns its guest address."""
@@ -244,9 +261,10 @@ class Device:
         g.entry, g.args, g.stack = entry >> 1, slots, self.stack
         g.ncta, g.next_cta = ctas, 0
         start = self.time + m.gpu.launch_cycles
-        for c in self.cores:
+        for n, c in enumerate(self.cores):
             c.nwarps, c.live = m.core.warps, 0
-            c.slot[:] = [start, start]
+            c.plans = ctypes.addressof(program.plans) + n * len(program.records) * PLAN_BYTES
+            c.room[:] = [max(start, at) for at in c.room]
             self.engine.call("start_cta", c, g, start)
             c.time = start + m.gpu.cta_dispatch_cycles if c.live else issue.NEVER
         g.end = start
@@ -318,7 +336,7 @@ class Device:
         busy = {"matrix": unit(issue.U_MATRIX), "vector": unit(issue.U_VALU), "exp": unit(issue.U_EXP), "memory": unit(issue.U_LSU),
                 "tile": unit(issue.U_TILE), "dma": sum(c.dma_busy for c in self.cores) / 256 / total,
                 "issue": instructions / (2 * total), "dram": g.dram_lines * 64 / (cycles * m.dram.bytes_per_cycle)}
-        lines = {int(r.pc): (int(r.count), int(r.cycles)) for r in self._program.records if r.count} if self.launches else {}
+        lines = self._program.counts() if self.launches else {}
         return RunStats(cycles, instructions, sum(w.macs for w in self.warps), g.dram_lines * 64, busy,
                         {k: v / total for k, v in stalls.items()}, list(self.launches), lines)
 

@@ -406,11 +406,14 @@ def set_vtype(w: Warp, g: Gpu, z: int) -> int:
     return w.lmul8 * g.vlenb // (bits)
 
 
+def reshape(w: Warp) -> int:
+    """Packs the vector configuration into one number, never 0: what plans are made for."""
+    w.shape = w.vl | (w.tm << 20) | (w.tk << 36) | ((w.vtype & 0xFFF) << 40) | (w.vill << 56) | (1 << 57)
+    return OK
+
+
 def set_vl(w: Warp, r: Rec, g: Gpu, avl: int, z: int, keep: int) -> int:
-    old_type = w.vtype
     old_vl = w.vl
-    old_tm = w.tm
-    old_tk = w.tk
     most = set_vtype(w, g, z)
     if w.twiden != 0 and w.vill == 0:
         bits = 8 << w.sew
@@ -424,7 +427,7 @@ def set_vl(w: Warp, r: Rec, g: Gpu, avl: int, z: int, keep: int) -> int:
             w.vl = old_vl
     elif w.vill == 0:
         w.vl = avl if ult(avl, most) else most
-    w.changed = w.vl != old_vl or w.vtype != old_type or w.tm != old_tm or w.tk != old_tk
+    reshape(w)
     return set_x(w, r, w.vl)
 
 
@@ -441,10 +444,6 @@ def vsetvl(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     z = w.x[r.rs2]
     tm = (z >> 16) & 0x3FFF
     tk = (z >> 11) & 7
-    old_type = w.vtype
-    old_vl = w.vl
-    old_tm = w.tm
-    old_tk = w.tk
     set_vl(w, r, g, w.x[r.rs1] if r.rs1 != 0 else -1, z & ~0x3FFF3800, r.rs1 == 0 and r.rd == 0)
     if w.vill == 0:
         if tm > tile_most(w, g) or tk > most_tk(w):
@@ -455,8 +454,7 @@ def vsetvl(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
         else:
             w.tm = tm
             w.tk = tk
-    w.changed = w.vl != old_vl or w.vtype != old_type or w.tm != old_tm or w.tk != old_tk
-    return OK
+    return reshape(w)
 
 
 def most_tk(w: Warp) -> int:
@@ -471,28 +469,25 @@ def tile_most(w: Warp, g: Gpu) -> int:
 def sf_vsettn(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     if w.vill != 0:
         return F_VTYPE
-    old = w.vl
     most = tile_most(w, g)
     w.vl = w.x[r.rs1] if ult(w.x[r.rs1], most) else most
-    w.changed = w.vl != old
+    reshape(w)
     return set_x(w, r, w.vl)
 
 
 def sf_vsettm(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     if w.vill != 0:
         return F_VTYPE
-    old = w.tm
     most = tile_most(w, g)
     w.tm = w.x[r.rs1] if ult(w.x[r.rs1], most) else most
-    w.changed = w.tm != old
+    reshape(w)
     return set_x(w, r, w.tm)
 
 
 def sf_vsettk(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     if w.vill != 0:
         return F_VTYPE
-    old = w.tk
     most = most_tk(w)
     w.tk = w.x[r.rs1] if ult(w.x[r.rs1], most) else most
-    w.changed = w.tk != old
+    reshape(w)
     return set_x(w, r, w.tk)

@@ -1,5 +1,7 @@
-"""Vector and matrix handlers in restricted Python. Element loops go through the warp's scratch row where source and destination may overlap,
-so that the host compiler can vectorise them; masked loops write in place. Tails and masked-off elements stay undisturbed.
+"""Vector and matrix handlers in restricted Python. Tails and masked-off elements stay undisturbed.
+
+Register groups are aligned (issue.prepare refuses others), so operands of one element width are the same group or apart, and elementwise
+loops write in place; where widths differ or elements move, loops go through the warp's scratch row.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from rvgpu.isa.prims import (
     ld64,
     mm_one,
     mm_pair,
+    sel,
     sext,
     st8,
     st16,
@@ -31,7 +34,7 @@ from rvgpu.isa.prims import (
 )
 from rvgpu.sim.handlers import host, set_f, set_x, vreg
 from rvgpu.sim.state import F_MEMORY, F_TILE, F_VTYPE, OK, Core, Gpu, Rec, Warp
-from rvgpu.sim.translate import address
+from rvgpu.sim.translate import address, lanes
 
 SEW, W, SIGNED, EEW, DIV, RM, BF, UP, N, AS, BS, FP, REDBASE = 32, 32, 1, 32, 2, 0, 0, 0, 1, 1, 1, 0, 0
 
@@ -108,30 +111,41 @@ def fval(w: Warp, r: Rec) -> int:
     return trunc(x, 16) if x >> 16 == -1 else 0x7E00
 
 
+def target(w: Warp, r: Rec, d: int) -> int:
+    """Where an elementwise loop writes: the destination, or the scratch row when a mask comes between."""
+    return d if r.vm != 0 else address(w.tmp)
+
+
+def masked(w: Warp, r: Rec, g: Gpu, d: int, n: int) -> int:
+    """Ends an elementwise loop over `target`: what the mask allows goes to the destination."""
+    if r.vm == 0:
+        t, m = address(w.tmp), vreg(w, g, 0)
+        for i in lanes(n):
+            st(d, i, sel(mask_bit(m, i), ld(t, i), ld(d, i)))
+    return OK
+
+
 def merge_in(w: Warp, r: Rec, g: Gpu, d: int, t: int, n: int) -> int:
     """Writes the scratch row t to destination d, under the mask when the instruction has one."""
     if r.vm != 0:
         copy(d, t, n * (SEW >> 3))
-    else:
-        m = vreg(w, g, 0)
-        for i in range(n):
-            if mask_bit(m, i):
-                st(d, i, ld(t, i))
-    return OK
+    return masked(w, r, g, d, n)
 
 
 def v_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    t, a, b = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1)
-    for i in range(w.vl):
+    a, b, d, n = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), w.vl
+    t = target(w, r, d)
+    for i in lanes(n):
         st(t, i, OP(ld(a, i), ld(b, i)))
-    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+    return masked(w, r, g, d, n)
 
 
 def with_scalar(w: Warp, r: Rec, g: Gpu, b: int) -> int:
-    t, a = address(w.tmp), vreg(w, g, r.rs2)
-    for i in range(w.vl):
+    a, d, n = vreg(w, g, r.rs2), vreg(w, g, r.rd), w.vl
+    t = target(w, r, d)
+    for i in lanes(n):
         st(t, i, OP(ld(a, i), b))
-    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+    return masked(w, r, g, d, n)
 
 
 def v_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
@@ -147,24 +161,27 @@ def v_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 
 def vunary(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    t, a = address(w.tmp), vreg(w, g, r.rs2)
-    for i in range(w.vl):
+    a, d, n = vreg(w, g, r.rs2), vreg(w, g, r.rd), w.vl
+    t = target(w, r, d)
+    for i in lanes(n):
         st(t, i, OP1(ld(a, i)))
-    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+    return masked(w, r, g, d, n)
 
 
 def vmac_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    t, a, b, d = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd)
-    for i in range(w.vl):
+    a, b, d, n = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), w.vl
+    t = target(w, r, d)
+    for i in lanes(n):
         st(t, i, OP3(ld(a, i), ld(b, i), ld(d, i)))
-    return merge_in(w, r, g, d, t, w.vl)
+    return masked(w, r, g, d, n)
 
 
 def mac_scalar(w: Warp, r: Rec, g: Gpu, b: int) -> int:
-    t, a, d = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rd)
-    for i in range(w.vl):
+    a, d, n = vreg(w, g, r.rs2), vreg(w, g, r.rd), w.vl
+    t = target(w, r, d)
+    for i in lanes(n):
         st(t, i, OP3(ld(a, i), b, ld(d, i)))
-    return merge_in(w, r, g, d, t, w.vl)
+    return masked(w, r, g, d, n)
 
 
 def vmac_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
@@ -195,14 +212,14 @@ def mask_from(w: Warp, r: Rec, g: Gpu, t: int) -> int:
 
 def vcmp_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a, b = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1)
-    for i in range(w.vl):
+    for i in lanes(w.vl):
         st8(t + i, OP(ld(a, i), ld(b, i)))
     return mask_from(w, r, g, t)
 
 
 def cmp_scalar(w: Warp, r: Rec, g: Gpu, b: int) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
-    for i in range(w.vl):
+    for i in lanes(w.vl):
         st8(t + i, OP(ld(a, i), b))
     return mask_from(w, r, g, t)
 
@@ -246,15 +263,15 @@ def vfirst(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 def merge_vector(w: Warp, r: Rec, g: Gpu) -> int:
     a, b, d, m = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), vreg(w, g, 0)
-    for i in range(w.vl):
-        st(d, i, ld(b, i) if mask_bit(m, i) else ld(a, i))
+    for i in lanes(w.vl):
+        st(d, i, sel(mask_bit(m, i), ld(b, i), ld(a, i)))
     return OK
 
 
 def merge_scalar(w: Warp, r: Rec, g: Gpu, b: int) -> int:
     a, d, m = vreg(w, g, r.rs2), vreg(w, g, r.rd), vreg(w, g, 0)
-    for i in range(w.vl):
-        st(d, i, b if mask_bit(m, i) else ld(a, i))
+    for i in lanes(w.vl):
+        st(d, i, sel(mask_bit(m, i), b, ld(a, i)))
     return OK
 
 
@@ -277,7 +294,7 @@ def vmerge_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 # -- moves
 def fill(w: Warp, r: Rec, g: Gpu, x: int) -> int:
     d = vreg(w, g, r.rd)
-    for i in range(w.vl):
+    for i in lanes(w.vl):
         st(d, i, x)
     return OK
 
@@ -325,10 +342,11 @@ def vmvr(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 
 def vid(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    t = address(w.tmp)
-    for i in range(w.vl):
+    d, n = vreg(w, g, r.rd), w.vl
+    t = target(w, r, d)
+    for i in lanes(n):
         st(t, i, i)
-    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+    return masked(w, r, g, d, n)
 
 
 def viota(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
@@ -343,7 +361,7 @@ def viota(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def slide(w: Warp, r: Rec, g: Gpu, n: int) -> int:
     a, d, t = vreg(w, g, r.rs2), vreg(w, g, r.rd), address(w.tmp)
     most = w.lmul8 * g.vlenb // SEW
-    for i in range(w.vl):
+    for i in lanes(w.vl):
         j = i - n if UP == 1 else i + n
         if UP == 1:
             st(t, i, ld(a, j) if ult(i, n) == 0 else ld(d, i))
@@ -362,7 +380,7 @@ def vslide_vi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 def slide1(w: Warp, r: Rec, g: Gpu, x: int) -> int:
     a, t, n = vreg(w, g, r.rs2), address(w.tmp), w.vl
-    for i in range(n):
+    for i in lanes(n):
         if UP == 1:
             st(t, i, ld(a, i - 1) if i > 0 else x)
         else:
@@ -385,21 +403,21 @@ def gather(w: Warp, r: Rec, g: Gpu, j: int) -> int:
 
 def vrgather_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     b, t = vreg(w, g, r.rs1), address(w.tmp)
-    for i in range(w.vl):
+    for i in lanes(w.vl):
         st(t, i, gather(w, r, g, ld(b, i)))
     return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
 
 
 def vrgather_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t = address(w.tmp)
-    for i in range(w.vl):
+    for i in lanes(w.vl):
         st(t, i, gather(w, r, g, w.x[r.rs1]))
     return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
 
 
 def vrgather_vi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t = address(w.tmp)
-    for i in range(w.vl):
+    for i in lanes(w.vl):
         st(t, i, gather(w, r, g, r.imm))
     return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
 
@@ -418,7 +436,7 @@ def vext(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     if SEW // DIV < 8:
         return F_VTYPE
     t, a = address(w.tmp), vreg(w, g, r.rs2)
-    for i in range(w.vl):
+    for i in lanes(w.vl):
         x = ldb(a, i, SEW // DIV)
         st(t, i, sext(x, SEW // DIV) if SIGNED == 1 else x)
     return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
@@ -427,7 +445,7 @@ def vext(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def narrow_to(w: Warp, r: Rec, g: Gpu, b: int, vector: int) -> int:
     """OP on 2*SEW elements by the low bits of b (or of vector rs1), kept to SEW. Bound with a meaning at SEW2 = 2*SEW."""
     t, a, s = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1)
-    for i in range(w.vl):
+    for i in lanes(w.vl):
         n = ld(s, i) if vector == 1 else b
         x = ldb(a, i, 2 * SEW)
         st(t, i, (sext(x, 2 * SEW) if SIGNED == 1 else trunc(x, 2 * SEW)) >> (n & (2 * SEW - 1)) if SEW < 32 or SIGNED == 1
@@ -457,7 +475,7 @@ def wide_ext(x: int) -> int:
 
 def widen(w: Warp, r: Rec, g: Gpu, b: int, vector: int) -> int:
     t, a, s, d = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd)
-    for i in range(w.vl):
+    for i in lanes(w.vl):
         y = ld(s, i) if vector == 1 else b
         stb(t, i, 2 * SEW, OP(wide_ext(ld(a, i)), wide_ext(y)))
     return merge_wide(w, r, g, d, t)
@@ -468,9 +486,8 @@ def merge_wide(w: Warp, r: Rec, g: Gpu, d: int, t: int) -> int:
         copy(d, t, w.vl * (SEW >> 2))
     else:
         m = vreg(w, g, 0)
-        for i in range(w.vl):
-            if mask_bit(m, i):
-                stb(d, i, 2 * SEW, ldb(t, i, 2 * SEW))
+        for i in lanes(w.vl):
+            stb(d, i, 2 * SEW, sel(mask_bit(m, i), ldb(t, i, 2 * SEW), ldb(d, i, 2 * SEW)))
     return OK
 
 
@@ -484,14 +501,14 @@ def vwiden_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 def vcvt_fi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
-    for i in range(w.vl):
+    for i in lanes(w.vl):
         st(t, i, f_to_i(ld(a, i), W, SEW, SIGNED, RM))
     return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
 
 
 def vcvt_if(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
-    for i in range(w.vl):
+    for i in lanes(w.vl):
         x = ld(a, i)
         st(t, i, i_to_f(sext(x, SEW) if SIGNED == 1 else x, SIGNED, W))
     return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
@@ -499,7 +516,7 @@ def vcvt_if(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 def vwcvt_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
-    for i in range(w.vl):
+    for i in lanes(w.vl):
         if BF == 1:
             stb(t, i, 2 * SEW, f_cvt(ld(a, i), -16, 32))
         elif SEW == 16:
@@ -511,7 +528,7 @@ def vwcvt_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 def vncvt_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
-    for i in range(w.vl):
+    for i in lanes(w.vl):
         if BF == 1:
             st(t, i, f_cvt(ldb(a, i, 2 * SEW), 32, -16))
         elif SEW == 16:
@@ -544,14 +561,18 @@ def vred(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     a, b, d, t, n, m = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), address(w.tmp), w.vl, vreg(w, g, 0)
     if n == 0:
         return OK
-    live = 0
-    for i in range(n):
-        if r.vm != 0 or mask_bit(m, i):
-            st(t, live, ld(a, i))
-            live += 1
+    live = n
+    if r.vm != 0:
+        copy(t, a, n * (SEW >> 3))
+    else:
+        live = 0
+        for i in range(n):
+            if mask_bit(m, i):
+                st(t, live, ld(a, i))
+                live += 1
     while live > 1:
         half = (live + 1) >> 1
-        for i in range(live - half):
+        for i in lanes(live - half):
             st(t, i, OP(ld(t, i), ld(t, i + half)))
         live = half
     st(d, 0, OP(ld(b, 0), ld(t, 0)) if live == 1 else ld(b, 0))
@@ -728,7 +749,7 @@ def vtmv_vt(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     if step == 4:
         copy(d, p, 4 * n)
     else:
-        for i in range(n):
+        for i in lanes(n):
             st32(d + 4 * i, ld32(p + i * step))
     return OK
 
@@ -738,8 +759,12 @@ def vtmv_tv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     if p == 0 or SEW != 32:
         return F_TILE
     s, step = vreg(w, g, r.rs2), step_of(g, w.x[r.rs1])
-    for i in range(imin(w.vl, g.te)):
-        st32(p + i * step, ld32(s + 4 * i))
+    n = imin(w.vl, g.te)
+    if step == 4:
+        copy(p, s, 4 * n)
+    else:
+        for i in lanes(n):
+            st32(p + i * step, ld32(s + 4 * i))
     return OK
 
 
@@ -796,12 +821,12 @@ def mm_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
         for row in range(w.tm):
             x = ld32(a + 4 * row)
             q = p + row * g.te * 4
-            for i in range(n):
+            for i in lanes(n):
                 st32(q + 4 * i, mm_one(ld32(q + 4 * i), x, ld32(b + 4 * i)))
         return OK
     form = -16 if w.altfmt == 1 else 16
     u = t + 4 * g.te
-    for i in range(n):
+    for i in lanes(n):
         if form == 16:
             st32(t + 4 * i, f_cvt(ld16(b + 2 * i), 16, 32))
             st32(u + 4 * i, f_cvt(ld16(b + gap + 2 * i), 16, 32) if w.tk > 1 else 0)
@@ -813,7 +838,7 @@ def mm_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
         x = f_cvt(x, 16, 32) if form == 16 else x << 16
         y = f_cvt(y, 16, 32) if form == 16 else y << 16
         q = p + row * g.te * 4
-        for i in range(n):
+        for i in lanes(n):
             st32(q + 4 * i, mm_pair(ld32(q + 4 * i), x, ld32(t + 4 * i), y, ld32(u + 4 * i)))
     return OK
 
@@ -830,7 +855,7 @@ def mm_ii(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
             x = ld8(a + k * gap + row)
             x = sext(x, 8) if AS == 1 else x
             q = p + row * g.te * 4
-            for i in range(n):
+            for i in lanes(n):
                 y = ld8(b + k * gap + i)
                 st32(q + 4 * i, ld32(q + 4 * i) + x * (sext(y, 8) if BS == 1 else y))
     return OK

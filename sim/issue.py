@@ -6,7 +6,8 @@ smallest e; ties: the warp that issued last, then the one longest without issue,
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import imax, imin, ld64, st64, wrap, zero
+from rvgpu.isa.prims import imax, imin, ld64, sel, st64, wrap, zero
+from rvgpu.sim.handlers import reshape
 from rvgpu.sim.memory import dram_line, l1_load, l1_store, record
 from rvgpu.sim.state import (
     CAUSE,
@@ -14,14 +15,17 @@ from rvgpu.sim.state import (
     DONE,
     F_ILLEGAL,
     F_JUMP,
+    F_OPERAND,
     F_VTYPE,
     OK,
+    PLAN_BYTES,
     REC_BYTES,
     REGS,
     RUN,
     WARP_BYTES,
     Core,
     Gpu,
+    Plan,
     Rec,
     Warp,
 )
@@ -38,6 +42,8 @@ ONE, GROUP, WIDE, EEW_GROUP, FIXED = 0, 1, 2, 3, 4
 # what an instruction costs its unit
 COST_ONE, COST_LANES, COST_EXP, COST_DIV, COST_WIDE, COST_RED, COST_MEM, COST_MM, COST_TILE, COST_GATHER = range(10)
 U_NONE, U_VALU, U_EXP, U_LSU, U_MATRIX, U_TILE = range(6)
+LAST_UNIT = U_TILE
+FIRST, LAST, READ, CAUSED = range(4)  # of a register on the board
 M_NONE, M_LOAD, M_STORE, M_VLOAD, M_VSTORE = range(5)
 
 
@@ -58,6 +64,39 @@ def width(w: Warp, r: Rec, kind: int) -> int:
     return r.arg
 
 
+def prepare(w: Warp, r: Rec, p: Plan, g: Gpu) -> int:
+    """The plan of an instruction under the warp's configuration. Vector groups start at a multiple of their length and end within the file; a
+    masked instruction's destination group does not hold its mask."""
+    p.shape = w.shape
+    p.entry = 0
+    p.fault = F_VTYPE if r.valid != 0 else F_ILLEGAL
+    legal = r.valid != 0 and (r.needs_vtype == 0 or w.vill == 0)
+    p.cycles = 1
+    if r.unit != U_NONE and legal:
+        p.cycles = unit_cost(w, r, g)
+    for k in range(r.nsrc):
+        n = width(w, r, r.srckind[k]) if legal else 1
+        p.span[k] = imin(n, REGS - r.src[k])
+        if aligned(r, r.src[k], n) == 0:
+            legal = 0
+            p.fault = F_OPERAND
+    p.dstspan = 0
+    if r.dst < 200:
+        n = width(w, r, r.dstkind) if legal else 1
+        p.dstspan = imin(n, REGS - r.dst)
+        if aligned(r, r.dst, n) == 0 or (r.vector != 0 and r.vm == 0 and r.dst == 64 and r.dstkind != ONE):
+            legal = 0
+            p.fault = F_OPERAND
+    if legal:
+        p.entry = r.handler[w.sew]
+    return 0
+
+
+def aligned(r: Rec, reg: int, n: int) -> int:
+    """Whether n registers from `reg` are a group: mm operands have rules of their own."""
+    return reg < 64 or reg >= 96 or r.cost == COST_MM or (n <= 8 and reg % n == 0)
+
+
 def find_ready(c: Core, n: int, g: Gpu) -> int:
     """Operands. The warp's next instruction may issue when all its sources are there: a scalar, or the first element of a vector when the class
     chains (`first`), else the cycle after the last element (`last` + 1). A destination may be written from the cycle after its last reader
@@ -65,33 +104,32 @@ def find_ready(c: Core, n: int, g: Gpu) -> int:
     w = ptr(Warp, c.warps + n * WARP_BYTES)
     if w.state != RUN:
         c.ready[n] = NEVER
+        c.ready_unit[n] = 0
         return NEVER
     r = ptr(Rec, g.recs + w.pc * REC_BYTES)
+    p = ptr(Plan, c.plans + w.pc * PLAN_BYTES)
+    if p.shape != w.shape:
+        prepare(w, r, p, g)
     t = w.earliest
     why = w.why
     for k in range(r.nsrc):
         base = r.src[k]
-        last = base + width(w, r, r.srckind[k])
-        if last > REGS:
-            last = REGS
-        for reg in range(base, last):
-            at = w.first[reg] if r.chain != 0 or base < 64 else w.last[reg] + 1
-            if at > t:
-                t = at
-                why = w.cause[reg]
-    if r.dst < 200:
-        last = imin(r.dst + width(w, r, r.dstkind), REGS)
-        for reg in range(r.dst, last):
-            if w.read[reg] + 1 > t:
-                t = w.read[reg] + 1
-                why = C_UNIT
-            if r.cost != COST_MM and w.first[reg] + 1 - r.latency > t:  # the new value comes after the old one
-                t = w.first[reg] + 1 - r.latency
-                why = w.cause[reg]
+        part = 0 if r.chain != 0 or base < 64 else 1  # its first or its last element
+        for reg in range(base, base + p.span[k]):
+            at = w.board[4 * reg + part] + part
+            why = sel(at > t, w.board[4 * reg + CAUSED], why)
+            t = imax(at, t)
+    for reg in range(r.dst, r.dst + p.dstspan):
+        at = w.board[4 * reg + READ] + 1
+        why = sel(at > t, C_UNIT, why)
+        t = imax(at, t)
+        if r.cost != COST_MM:
+            at = w.board[4 * reg + FIRST] + 1 - r.latency  # the new value comes after the old one
+            why = sel(at > t, w.board[4 * reg + CAUSED], why)
+            t = imax(at, t)
     c.ready[n] = t
     c.ready_why[n] = why
-    c.ready_slot[n] = r.vector
-    c.ready_unit[n] = r.unit * 4
+    c.ready_unit[n] = r.unit
     return t
 
 
@@ -162,21 +200,21 @@ def memory_time(c: Core, w: Warp, r: Rec, g: Gpu, t: int) -> int:
     return done
 
 
-def retire(c: Core, w: Warp, r: Rec, g: Gpu, e: int) -> int:
+def retire(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, e: int) -> int:
     """After issue at e the instruction starts when its unit is free, in order; its first element is there after the class's latency, its last
     occupancy - 1 later, and never before its sources' last elements + latency."""
     unit = r.unit
     start = e
-    cost = 1
+    cost = p.cycles
     if unit != U_NONE:
         start = imax(e, c.free[unit])
-        cost = unit_cost(w, r, g)
     first = start + r.latency
-    last = first
+    last = first + cost - 1
     cause = r.cause
     if r.mem != M_NONE:
         done = memory_time(c, w, r, g, start)
         cost = w.mem_count
+        last = first
         if r.mem == M_LOAD or r.mem == M_VLOAD:
             if w.mem_kind == 1:
                 first = start + g.spm_latency
@@ -187,36 +225,35 @@ def retire(c: Core, w: Warp, r: Rec, g: Gpu, e: int) -> int:
             else:
                 first = start + g.l1_hit
             last = imax(first + cost - 1, done)
-    else:
-        last = first + cost - 1
     c.last_start = start
     c.last_cost = cost
-    if unit != U_NONE:
+    if unit == U_NONE:
+        c.room[0] = e + 1
+    else:
         c.free[unit] = start + cost
         c.busy[unit] += cost
         slot = unit * 4
         c.starts[slot + 2] = c.starts[slot + 1]
         c.starts[slot + 1] = c.starts[slot]
         c.starts[slot] = start
-        for n in range(r.nsrc):
-            base = r.src[n]
+        for u in range(1, LAST_UNIT + 1):
+            c.room[u] = imax(c.room[u], e + 1)
+        c.room[unit] = imax(e + 1, c.starts[slot + g.queue - 1])
+        for k in range(r.nsrc):
+            base = r.src[k]
             if base >= 64 and base < 96:
-                top = imin(base + width(w, r, r.srckind[n]), REGS)
-                for reg in range(base, top):
-                    w.read[reg] = imax(w.read[reg], start)
+                for reg in range(base, base + p.span[k]):
+                    w.board[4 * reg + READ] = imax(w.board[4 * reg + READ], start)
                     if r.chain != 0:
-                        last = imax(last, w.last[reg] + r.latency)
-    if r.dst < 200:
-        top = imin(r.dst + width(w, r, r.dstkind), REGS)
-        if r.dst >= 96 and r.cost == COST_MM:  # multiplies on one tile follow back to back; others wait for the result
-            w.first[r.dst] = imax(w.first[r.dst], 0)
-            w.last[r.dst] = start + cost - 1 + g.mm_latency
-            w.cause[r.dst] = cause
-        else:
-            for reg in range(r.dst, top):
-                w.first[reg] = first
-                w.last[reg] = imax(last, w.last[reg] + 1)
-                w.cause[reg] = cause
+                        last = imax(last, w.board[4 * reg + LAST] + r.latency)
+    if r.cost == COST_MM:  # multiplies on one tile follow back to back; others wait for the result
+        w.board[4 * r.dst + LAST] = start + cost - 1 + g.mm_latency
+        w.board[4 * r.dst + CAUSED] = cause
+    else:
+        for reg in range(r.dst, r.dst + p.dstspan):
+            w.board[4 * reg + FIRST] = first
+            w.board[4 * reg + LAST] = imax(last, w.board[4 * reg + LAST] + 1)
+            w.board[4 * reg + CAUSED] = cause
     return 0
 
 
@@ -240,7 +277,7 @@ def start_cta(c: Core, g: Gpu, t: int) -> int:
         w = ptr(Warp, c.warps + n * WARP_BYTES)
         zero(address(w.x), 32 * 8)
         zero(address(w.f), 32 * 8)
-        zero(address(w.first), REGS * 8 * 4)
+        zero(address(w.board), REGS * 8 * 4)
         w.state = RUN
         w.pc = g.entry
         w.earliest = t + g.dispatch
@@ -262,10 +299,48 @@ def start_cta(c: Core, g: Gpu, t: int) -> int:
         w.tokens = 0
         w.token_last = 0
         w.fcsr = 0
+        w.tm = 0
+        w.tk = 0
+        reshape(w)
     c.live = c.nwarps
+    c.others = -1
     for i in range(16):
         c.bar_count[i] = 0
     return 1
+
+
+def issue_time(c: Core, n: int) -> int:
+    return imax(c.ready[n], c.room[c.ready_unit[n]])
+
+
+def choose(c: Core, g: Gpu) -> int:
+    """The issue time of the warp that issues next, which stands at `turn` in `line`; notes in `others` a time before which no other warp issues
+    (until a barrier opens)."""
+    for n in range(c.nwarps):
+        if c.ready[n] < 0:
+            find_ready(c, n, g)
+    end = c.nwarps - 1
+    best = NEVER
+    others = NEVER
+    at = 0
+    for k in range(end):
+        e = issue_time(c, c.line[k])
+        others = imin(others, imax(e, best))
+        at = sel(e < best, k, at)
+        best = imin(e, best)
+    last = issue_time(c, c.line[end])
+    c.turn = sel(last <= best, end, at)
+    c.others = sel(last <= best, best, imin(others, last))
+    return imin(best, last)
+
+
+def issues(c: Core) -> int:
+    """Moves the warp at `turn` to the end of `line`, which holds the warps in order of issue."""
+    n = c.line[c.turn]
+    for k in range(c.turn, c.nwarps - 1):
+        c.line[k] = c.line[k + 1]
+    c.line[c.nwarps - 1] = n
+    return 0
 
 
 def step(c: Core, g: Gpu, limit: int) -> int:
@@ -274,84 +349,75 @@ def step(c: Core, g: Gpu, limit: int) -> int:
     The smallest possible issue time goes first; of equal ones the warp that issued last, then the one longest without issue, then the lowest
     number. A taken branch or jump delays its warp's next instruction by `taken_branch_cycles`. A vset that changes nothing takes no slot.
     Runs until the core's time passes `limit` or nothing can run; returns 0 or a run code."""
-    room = g.queue - 1
+    end = c.nwarps - 1
     while 1:
-        best = NEVER
-        pick = -1
-        best_order = -2
-        for n in range(c.nwarps):
-            e = c.ready[n]
-            if e < 0:
-                e = find_ready(c, n, g)
-            e = imax(e, imax(c.slot[c.ready_slot[n]], c.starts[c.ready_unit[n] + room]))  # starts of no unit are 0
-            if e <= best:
-                order = -1 if n == c.last_warp else c.issue_order[n]
-                if e < best or order < best_order:
-                    best = e
-                    pick = n
-                    best_order = order
-        if pick < 0:
-            c.time = NEVER
+        n = c.line[end]
+        if c.ready[n] < 0:
+            find_ready(c, n, g)
+        e = issue_time(c, n)
+        if e > c.others:
+            e = choose(c, g)
+            n = c.line[c.turn]
+            if e <= limit:
+                issues(c)
+        if e > limit:
+            c.time = e
+            c.others = -1
             return R_OK
-        if best > limit:
-            c.time = best
-            return R_OK
-        if best > g.max_cycles:
+        if e > g.max_cycles:
             g.fault_core = c.core
-            g.fault_warp = pick
+            g.fault_warp = n
             return R_LIMIT
-        why = c.ready_why[pick] if best == c.ready[pick] else C_UNIT
-        w = ptr(Warp, c.warps + pick * WARP_BYTES)
-        r = ptr(Rec, g.recs + w.pc * REC_BYTES)
-        fault = F_ILLEGAL
-        w.now = best
-        w.next = w.pc + (r.size >> 1)
-        w.earliest = best
+        w = ptr(Warp, c.warps + n * WARP_BYTES)
+        pc = w.pc
+        r = ptr(Rec, g.recs + pc * REC_BYTES)
+        p = ptr(Plan, c.plans + pc * PLAN_BYTES)
+        if p.shape != w.shape:  # another warp needed it for its own
+            prepare(w, r, p, g)
+        why = c.ready_why[n] if e == c.ready[n] else C_UNIT
+        after = pc + (r.size >> 1)
+        shape = w.shape
+        w.now = e
+        w.next = after
+        w.earliest = e
         w.why = C_UNIT
-        w.mem_kind = 0
-        w.mem_bytes = 0
-        w.mem_count = 0
-        w.changed = 1
-        if r.valid != 0:
-            fault = F_VTYPE
-            h = r.handler[w.sew]
-            if h != 0 and (r.vector == 0 or w.vill == 0 or r.needs_vtype == 0):
-                fault = call_handler(h, c, w, r, g)
+        if r.mem != M_NONE:
+            w.mem_kind = 0
+            w.mem_bytes = 0
+            w.mem_count = 0
+        fault = p.fault
+        if p.entry != 0:
+            fault = call_handler(p.entry, c, w, r, g)
         if fault == OK and w.next >= g.nrecs:
             fault = F_JUMP
             w.fault_addr = g.text + 2 * w.next
         if fault != OK:
             w.fault = fault
             g.fault_core = c.core
-            g.fault_warp = pick
-            c.time = best
+            g.fault_warp = n
+            c.time = e
             return R_FAULT
         c.instructions += 1
-        c.vectors += r.vector
-        r.count += 1
+        p.count += 1
         if g.timed == 0:
-            w.earliest = imax(w.earliest, best + 1)
-        elif r.config == 0 or w.changed != 0:
-            account(c, best, why)
-            r.cycles += 1
-            c.slot[r.vector] = best + 1
-            retire(c, w, r, g, best)
+            w.earliest = imax(w.earliest, e + 1)
+        elif r.config == 0 or w.shape != shape:
+            account(c, e, why)
+            p.issue_cycles += 1
+            retire(c, w, r, p, g, e)
             if g.trace_cap != 0:
-                record(g, r.pc, c.core, pick, best, why, r.unit, c.last_start, c.last_start + c.last_cost)
-        if w.next != w.pc + (r.size >> 1):
-            w.earliest = imax(w.earliest, best + 1 + g.branch)
-        c.last_warp = pick
-        c.order += 1
-        c.issue_order[pick] = c.order
+                record(g, r.pc, c.core, n, e, why, r.unit, c.last_start, c.last_start + c.last_cost)
+        if w.next != after:
+            w.earliest = imax(w.earliest, e + 1 + g.branch)
         w.pc = w.next
-        c.ready[pick] = -1
+        c.ready[n] = -1
         if w.next < 0:
             w.state = DONE
             w.pc = 0
             c.live -= 1
-            g.end = imax(g.end, imax(best, w.token_last))
+            g.end = imax(g.end, imax(e, w.token_last))
             if c.live == 0:
-                if start_cta(c, g, imax(best + 1, w.token_last)) == 0:
+                if start_cta(c, g, imax(e + 1, w.token_last)) == 0:
                     c.time = NEVER
                     return R_OK
     return R_OK
@@ -389,13 +455,7 @@ def drain(g: Gpu) -> int:
     t = g.end
     last = t
     for i in range(g.l2_sets * g.l2_ways):
-        if _dirty(g, i) != 0:
+        if ld64(g.l2_state + 8 * i) & 1 != 0:
+            st64(g.l2_state + 8 * i, 0)
             last = dram_line(g, t) + g.dram_latency
     return imax(last, g.dram_last)
-
-
-def _dirty(g: Gpu, i: int) -> int:
-    if ld64(g.l2_tags + 8 * i) != 0 and ld64(g.l2_dirty + 8 * i) & 1 != 0:
-        st64(g.l2_dirty + 8 * i, 0)
-        return 1
-    return 0

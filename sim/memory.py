@@ -5,7 +5,7 @@ Times are cycles; the shared queues (L2, DRAM) count in 1/256 cycle so that any 
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import imax, ld64, st64
+from rvgpu.isa.prims import ctz, imax, ld32, ld64, sel, st32, st64, wrap
 from rvgpu.sim.state import TRACE_WORDS, Core, Gpu, Queue
 from rvgpu.sim.translate import ptr
 
@@ -61,38 +61,42 @@ def dram_line(g: Gpu, t: int) -> int:
     return start
 
 
+def recent(order: int, way: int) -> int:
+    """The order of a set's ways, four bits each and the latest in front, after an access to `way`."""
+    apart = order ^ wrap(way * 0x1111_1111_1111_1111)
+    at = ctz(wrap(apart - 0x1111_1111_1111_1111) & ~apart & -0x7777_7777_7777_7778) - 3  # the bit where the four that are 0 start
+    return (order & wrap(-16 << at)) | wrap((order & ((1 << at) - 1)) << 4) | way
+
+
 def l2_line(g: Gpu, line: int, t: int, write: int) -> int:
-    """An access to one line at cycle t; returns when its data are there (writes: accepted). 16-way LRU, write-back; a written line is
-    allocated without a fetch, because stores carry byte masks."""
+    """An access to one line at cycle t; returns when its data are there (writes: accepted). LRU, write-back; a written line is allocated
+    without a fetch, because stores carry byte masks. A clean line remembers when it arrives: a second reader waits for the same fill."""
     t = take(ptr(Queue, g.l2_queue), t)
-    g.l2_tick += 1
-    base = (line & (g.l2_sets - 1)) * g.l2_ways * 8
-    victim = 0
-    oldest = -1
-    for way in range(g.l2_ways):
-        at = base + way * 8
-        tag = ld64(g.l2_tags + at)
-        if tag == line + 1:
-            st64(g.l2_use + at, g.l2_tick)
-            g.l2_hits += 1
-            if write != 0:
-                st64(g.l2_dirty + at, 1)
-                return t + g.l2_latency
-            return imax(t + g.l2_latency, ld64(g.l2_dirty + at) >> 1)
-        use = ld64(g.l2_use + at) if tag != 0 else 0
-        if oldest < 0 or use < oldest:
-            oldest = use
-            victim = at
+    at = line & (g.l2_sets - 1)
+    tags = g.l2_tags + at * g.l2_ways * 4
+    states = g.l2_state + at * g.l2_ways * 8  # bit 0: dirty; above: when a clean line arrives
+    order = ld64(g.l2_order + 8 * at)
+    way = -1
+    for i in range(g.l2_ways):
+        way = sel(ld32(tags + 4 * i) == line + 1, i, way)
+    if way >= 0:
+        st64(g.l2_order + 8 * at, recent(order, way))
+        g.l2_hits += 1
+        if write != 0:
+            st64(states + 8 * way, 1)
+            return t + g.l2_latency
+        return imax(t + g.l2_latency, ld64(states + 8 * way) >> 1)
     g.l2_misses += 1
-    if ld64(g.l2_tags + victim) != 0 and ld64(g.l2_dirty + victim) & 1 != 0:
+    way = (order >> (4 * (g.l2_ways - 1))) & 15
+    st64(g.l2_order + 8 * at, recent(order, way))
+    if ld64(states + 8 * way) & 1 != 0:
         dram_line(g, t)
-    st64(g.l2_tags + victim, line + 1)
-    st64(g.l2_use + victim, g.l2_tick)
+    st32(tags + 4 * way, line + 1)
     if write != 0:
-        st64(g.l2_dirty + victim, 1)
+        st64(states + 8 * way, 1)
         return t + g.l2_latency
     ready = dram_line(g, t) + g.l2_latency + g.dram_latency
-    st64(g.l2_dirty + victim, ready << 1)  # a clean line remembers when it arrives: a second reader waits for the same fill
+    st64(states + 8 * way, ready << 1)
     return ready
 
 

@@ -15,40 +15,51 @@ CAUSE = {name: n for n, name in enumerate(CAUSES)}
 # warp states
 RUN, AT_BARRIER, DONE = 0, 1, 2
 # fault codes
-OK, F_ILLEGAL, F_MEMORY, F_JUMP, F_CONTROL, F_TILE, F_TRAP, F_VTYPE, F_BARRIER, F_DMA, F_ALIGN, F_ARRIVALS = range(12)
+OK, F_ILLEGAL, F_MEMORY, F_JUMP, F_CONTROL, F_TILE, F_TRAP, F_VTYPE, F_BARRIER, F_DMA, F_ALIGN, F_ARRIVALS, F_OPERAND = range(13)
 
 
 class Rec(ctypes.Structure):
-    """A predecoded instruction; one per halfword of text."""
+    """A predecoded instruction; one per halfword of text. What issue and handlers read stands together in front."""
 
-    _fields_ = [("handler", U64 * 4), ("pc", U64), ("imm", I64), ("size", U32), ("rd", U32), ("rs1", U32), ("rs2", U32), ("rs3", U32),
-                ("vm", U32), ("valid", U32), ("vector", U32), ("unit", U32), ("cost", U32), ("latency", U32), ("cause", U32), ("chain", U32),
-                ("nsrc", U32), ("src", U32 * 5), ("srckind", U32 * 5), ("dst", U32), ("dstkind", U32), ("config", U32), ("mem", U32),
-                ("needs_vtype", U32),
-                ("arg", U32), ("count", U64), ("cycles", U64)]
+    _fields_ = [("pc", U64), ("imm", I64), ("latency", U32),
+                *((name, U8) for name in ("size", "rd", "rs1", "rs2", "rs3", "vm", "valid", "vector", "unit", "cost", "cause", "chain", "nsrc")),
+                ("src", U8 * 5), ("srckind", U8 * 5), *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg")),
+                ("handler", U64 * 4)]
+
+
+class Plan(ctypes.Structure):
+    """What a core knows about an instruction under the vector configuration `shape`: its handler (0: illegal), its unit's cycles, how many
+    registers each operand spans; and how often it ran."""
+
+    _fields_ = [("shape", I64), ("entry", U64), ("cycles", I64), ("count", I64), ("issue_cycles", I64), ("span", U8 * 5), ("dstspan", U8),
+                ("fault", U8)]
 
 
 class Warp(ctypes.Structure):
-    _fields_ = [("state", I64), ("pc", I64), ("next", I64), ("now", I64), ("earliest", I64), ("why", I64),
-                ("x", I64 * 32), ("f", I64 * 32), ("v", U8 * 4096), ("tmp", U8 * 8192),
+    """A hart. `shape` packs vl, tm, tk, vtype and vill; `board` has per register when its first and last element are there, the start of its
+    last reader, and the cause that waiting for it counts as."""
+
+    _fields_ = [("state", I64), ("pc", I64), ("next", I64), ("now", I64), ("earliest", I64), ("why", I64), ("shape", I64),
                 ("vl", I64), ("vtype", I64), ("vill", I64), ("sew", I64), ("lmul8", I64), ("altfmt", I64), ("twiden", I64),
                 ("tm", I64), ("tk", I64), ("vstart", I64),
                 ("tiles", U64), ("hart", I64), ("warp", I64), ("cta", I64), ("ctas", I64), ("warps", I64), ("core", I64),
-                ("ctl", I64 * 32), ("tokens", I64), ("token_time", I64 * 64), ("token_last", I64),
                 ("fault", I64), ("fault_addr", I64), ("mem_kind", I64), ("mem_addr", I64), ("mem_bytes", I64), ("mem_stride", I64),
-                ("mem_count", I64), ("first", I64 * REGS), ("last", I64 * REGS), ("read", I64 * REGS), ("cause", I64 * REGS),
-                ("changed", I64), ("fcsr", I64), ("macs", I64), ("bar", I64)]
+                ("mem_count", I64), ("fcsr", I64), ("macs", I64), ("bar", I64), ("tokens", I64), ("token_last", I64),
+                ("x", I64 * 32), ("f", I64 * 32), ("board", I64 * (4 * REGS)), ("v", U8 * 4096), ("tmp", U8 * 8192),
+                ("ctl", I64 * 32), ("token_time", I64 * 64)]
 
 
 class Core(ctypes.Structure):
-    _fields_ = [("warps", U64), ("nwarps", I64), ("spm", U64), ("spm_size", I64), ("slot", I64 * 2), ("free", I64 * UNITS),
+    _fields_ = [("warps", U64), ("nwarps", I64), ("plans", U64), ("spm", U64), ("spm_size", I64), ("free", I64 * UNITS),
                 ("starts", I64 * (UNITS * 4)), ("busy", I64 * UNITS), ("stall", I64 * 16), ("accounted", I64), ("time", I64), ("live", I64),
                 ("bar_count", I64 * 16), ("bar_need", I64 * 16), ("bar_time", I64 * 16), ("dma_ring", I64 * 64), ("dma_n", I64),
                 ("dma_free", I64), ("dma_lines", I64), ("dma_busy", I64), ("l1_tags", U64), ("l1_use", U64), ("mshr", I64 * 64), ("mshr_n", I64),
-                ("last_warp", I64), ("instructions", I64), ("vectors", I64), ("l1_hits", I64), ("l1_misses", I64), ("issue_order", I64 * 32),
-                ("order", I64), ("cta_start", I64), ("core", I64), ("last_start", I64), ("last_cost", I64),
-                # per warp: when the operands of its next instruction are there (-1: not known yet), why, its slot and its unit's `starts`
-                ("ready", I64 * 32), ("ready_why", I64 * 32), ("ready_slot", I64 * 32), ("ready_unit", I64 * 32)]
+                ("instructions", I64), ("l1_hits", I64), ("l1_misses", I64),
+                ("core", I64), ("last_start", I64), ("last_cost", I64),
+                # per warp: when the operands of its next instruction are there (-1: not known yet), why, and its unit; per unit: when its
+                # slot is free and its queue has room; the warps, longest without issue first; a time before which no other warp issues
+                ("ready", I64 * 32), ("ready_why", I64 * 32), ("ready_unit", I64 * 32), ("room", I64 * UNITS), ("line", I64 * 32),
+                ("turn", I64), ("others", I64)]
 
 
 class Gpu(ctypes.Structure):
@@ -56,7 +67,7 @@ class Gpu(ctypes.Structure):
 
     _fields_ = [("cores", U64), ("ncores", I64), ("recs", U64), ("nrecs", I64), ("text", I64), ("text_size", I64), ("dram", U64),
                 ("dram_size", I64), ("vlenb", I64), ("te", I64), ("timed", I64), ("max_cycles", I64), ("fault_core", I64), ("fault_warp", I64),
-                ("l2_tags", U64), ("l2_use", U64), ("l2_dirty", U64), ("l2_sets", I64), ("l2_ways", I64), ("l2_queue", U64), ("l2_tick", I64),
+                ("l2_tags", U64), ("l2_order", U64), ("l2_state", U64), ("l2_sets", I64), ("l2_ways", I64), ("l2_queue", U64),
                 ("l2_latency", I64), ("l2_hits", I64), ("l2_misses", I64),
                 ("dram_queue", U64), ("dram_latency", I64), ("dram_last", I64), ("dram_lines", I64), ("dram_busy", I64),
                 ("l1_sets", I64), ("l1_ways", I64), ("l1_hit", I64), ("l1_misses", I64), ("dma_per_line_256", I64), ("dma_factor", I64),
@@ -73,9 +84,5 @@ class Queue(ctypes.Structure):
     _fields_ = [("windows", U64), ("cost", I64), ("full_from", I64), ("full_to", I64)]
 
 
-class Word(ctypes.Structure):
-    _fields_ = [("word", I64)]
-
-
-WARP_BYTES, CORE_BYTES, REC_BYTES = ctypes.sizeof(Warp), ctypes.sizeof(Core), ctypes.sizeof(Rec)
+WARP_BYTES, CORE_BYTES, REC_BYTES, PLAN_BYTES = ctypes.sizeof(Warp), ctypes.sizeof(Core), ctypes.sizeof(Rec), ctypes.sizeof(Plan)
 STACK_BYTES = 32768

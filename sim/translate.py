@@ -3,6 +3,7 @@
 CPython runs the same functions as the reference. The subset:
 - functions with positional parameters annotated `int` (signed 64-bit, wrapping), or a `ctypes.Structure` (a pointer to it);
 - assignments (also `a, b = x, y`), augmented assignments, if/elif/else, while, `for i in range(...)`, break, continue, return, calls;
+- `for i in lanes(n)`: iterations that do not touch what another one writes, so that LLVM vectorises them without looking;
 - integers: + - * // % (of non-negative numbers) & | ^ ~ << >> (arithmetic), comparisons, and/or/not, `a if c else b`;
 - struct fields `w.pc`, array fields `w.x[i]`, structs in arrays `c.warps[i].pc`, and module-level integer constants;
 - names bound at specialisation: constants (`SEW`) and functions (`OP`), so that one template serves many instructions;
@@ -16,6 +17,7 @@ import ast
 import ctypes
 import inspect
 import operator
+import re
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +33,7 @@ BINOPS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.FloorDiv: "sdiv",
 FOLD: dict[Any, Callable[[int, int], int]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
     ast.BitAnd: operator.and_, ast.BitOr: operator.or_, ast.BitXor: operator.xor, ast.LShift: operator.lshift, ast.RShift: operator.rshift}
+ACCESS = re.compile(r"(%\S+ = )?(load|store|call) ")
 COMPARES = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "slt", ast.LtE: "sle", ast.Gt: "sgt", ast.GtE: "sge"}
 
 
@@ -44,17 +47,23 @@ def address(array: Any) -> int:
     return ctypes.addressof(array)
 
 
+def lanes(n: int) -> range:
+    """Iterations that are independent of each other. CPython takes them last first, so that a dependence shows against compiled code."""
+    return range(n - 1, -1, -1)
+
+
 class TranslateError(Exception):
     """A construct outside the subset, with the file and line of the model."""
 
 
 @dataclass(frozen=True)
 class V:
-    """An LLVM value: i64, or a pointer to `struct`, or (with `elem`) the address of an array of that ctypes type."""
+    """An LLVM value: i64, or a pointer to `struct`, or (with `elem`) the address of an array of that ctypes type, which belongs to `owner`."""
 
     text: str
     struct: Any = None
     elem: Any = None
+    owner: str = ""
 
 
 @dataclass
@@ -64,6 +73,20 @@ class Unit:
     lines: list[str] = field(default_factory=list)
     declared: dict[str, str] = field(default_factory=dict)
     done: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    meta: list[str] = field(default_factory=lambda: ['!{!"rvgpu"}'])
+    tags: dict[str, int] = field(default_factory=dict)
+
+    def node(self, text: str) -> int:
+        """Adds a metadata node; returns its number."""
+        self.meta.append(text)
+        return len(self.meta) - 1
+
+    def tag(self, owner: str) -> int:
+        """The alias tag of a structure's field, or of memory by host address (""): accesses with different tags never meet."""
+        if owner not in self.tags:
+            kind = self.node(f'!{{!"{owner or "memory"}", !0}}')
+            self.tags[owner] = self.node(f"!{{!{kind}, !{kind}, i64 0}}")
+        return self.tags[owner]
 
     def add(self, fn: Callable[..., Any], binds: Mapping[str, Any] | None = None, name: str | None = None) -> str:
         """Translates fn (and what it calls) specialised to `binds`; returns its LLVM name. A `name` makes it external."""
@@ -76,7 +99,7 @@ class Unit:
         return self.done[key]
 
     def text(self) -> str:
-        return "\n".join([*self.declared.values(), *self.lines, 'attributes #0 = { nounwind "no-builtins" }',
+        return "\n".join([*self.declared.values(), *self.lines, *(f"!{n} = {text}" for n, text in enumerate(self.meta)), 'attributes #0 = { nounwind "no-builtins" }',
                           'attributes #1 = { alwaysinline nounwind "no-builtins" }', ""])
 
 
@@ -102,6 +125,7 @@ class _Function:
         self.vars: dict[str, V] = {}
         self.n = 0
         self.loops: list[tuple[str, str]] = []
+        self.group = -1  # the access group of the `lanes` loop around
         self.ended = False
 
     def fail(self, node: ast.AST, message: str) -> TranslateError:
@@ -113,6 +137,8 @@ class _Function:
 
     def emit(self, text: str) -> None:
         if not self.ended:
+            if self.group >= 0 and ACCESS.match(text):
+                text += f", !llvm.access.group !{self.group}"
             self.out.append("  " + text)
 
     def let(self, text: str) -> str:
@@ -227,7 +253,7 @@ class _Function:
         place = self.place(target)
         t = INTS[place.elem]
         text = value.text if t == "i64" else self.let(f"trunc i64 {value.text} to {t}")
-        self.emit(f"store {t} {text}, ptr {place.text}")
+        self.emit(f"store {t} {text}, ptr {place.text}, !tbaa !{self.unit.tag(place.owner)}")
 
     def const_bool(self, node: ast.expr) -> bool | None:
         """A condition over bound constants only is decided here, so that specialised-away code is never translated."""
@@ -291,8 +317,9 @@ class _Function:
 
     def for_(self, node: ast.For) -> None:
         call = node.iter
-        if not (isinstance(call, ast.Call) and getattr(call.func, "id", "") == "range" and isinstance(node.target, ast.Name)):
-            raise self.fail(node, "only `for i in range(...)`")
+        kind = getattr(call.func, "id", "") if isinstance(call, ast.Call) else ""
+        if not (isinstance(call, ast.Call) and kind in ("range", "lanes") and isinstance(node.target, ast.Name)):
+            raise self.fail(node, "only `for i in range(...)` or `lanes(n)`")
         args = [self.expr(a).text for a in call.args]
         lo, hi = ("0", args[0]) if len(args) == 1 else (args[0], args[1])
         step = args[2] if len(args) > 2 else "1"
@@ -304,14 +331,21 @@ class _Function:
         self.branch(self.let(f"icmp slt i64 {i}, {hi}"), body, end)
         self.label(body)
         self.loops.append((nxt, end))
+        outer, loop = self.group, ""
+        if kind == "lanes":
+            self.group = self.unit.node("distinct !{}")
+            parallel = self.unit.node(f'!{{!"llvm.loop.parallel_accesses", !{self.group}}}')
+            loop = f", !llvm.loop !{self.unit.node(f'distinct !{{!{len(self.unit.meta)}, !{parallel}}}')}"
         self.body(node.body)
+        self.group = outer
         self.loops.pop()
         if not self.ended:
             self.jump(nxt)
         self.out.append(f"{nxt}:")
         self.ended = False
         self.emit(f"store i64 {self.let(f'add nsw i64 {i}, {step}')}, ptr {var}")
-        self.jump(head)
+        self.emit(f"br label %{head}{loop}")
+        self.ended = True
         self.out.append(f"{end}:")
         self.ended = False
 
@@ -352,7 +386,7 @@ class _Function:
             if place.elem is None or isinstance(place.elem, tuple):
                 return place
             t = INTS[place.elem]
-            x = self.let(f"load {t}, ptr {place.text}")
+            x = self.let(f"load {t}, ptr {place.text}, !tbaa !{self.unit.tag(place.owner)}")
             return V(x if t == "i64" else self.let(f"{'sext' if place.elem in SIGNED else 'zext'} {t} {x} to i64"))
         raise self.fail(node, f"expression {type(node).__name__} is outside the subset")
 
@@ -403,22 +437,22 @@ class _Function:
             if f is None:
                 raise self.fail(node, f"{base.struct.__name__} has no field {node.attr}")
             t = dict((n, t) for n, t, *_ in base.struct._fields_)[node.attr]
-            return self.typed(self.let(f"getelementptr i8, ptr {base.text}, i64 {f.offset}"), t)
+            return self.typed(self.let(f"getelementptr i8, ptr {base.text}, i64 {f.offset}"), t, f"{base.struct.__name__}.{node.attr}")
         if isinstance(node, ast.Subscript):
             base = self.expr(node.value)
             if not isinstance(base.elem, tuple):
                 raise self.fail(node, "subscript of something that is no array field")
             t = base.elem[1]
             at = self.let(f"mul i64 {self.expr(node.slice).text}, {ctypes.sizeof(t)}")
-            return self.typed(self.let(f"getelementptr i8, ptr {base.text}, i64 {at}"), t)
+            return self.typed(self.let(f"getelementptr i8, ptr {base.text}, i64 {at}"), t, base.owner)
         raise self.fail(node, "cannot assign to this")
 
-    def typed(self, text: str, t: Any) -> V:
+    def typed(self, text: str, t: Any, owner: str) -> V:
         if isinstance(t, type) and issubclass(t, ctypes.Array):
-            return V(text, elem=("array", t._type_))
+            return V(text, elem=("array", t._type_), owner=owner)
         if isinstance(t, type) and issubclass(t, ctypes.Structure):
             return V(text, struct=t)
-        return V(text, elem=t)
+        return V(text, elem=t, owner=owner)
 
     def call(self, node: ast.Call) -> V:
         if not isinstance(node.func, ast.Name):
@@ -470,6 +504,10 @@ class _Function:
             name = text.split("@")[1].split("(")[0]
             self.unit.declared[name] = text
 
+        if prim.name[:2] in ("ld", "st"):
+            tag = f", !tbaa !{self.unit.tag('')}"
+            return V(prim.llvm(lambda text: self.let(text + tag * text.startswith("load")),
+                               lambda text: self.emit(text + tag), declare, *args) or "0")
         return V(prim.llvm(self.let, self.emit, declare, *args) or "0")
 
 

@@ -11,6 +11,10 @@ from rvgpu.isa.prims import (
     clz,
     cpop,
     ctz,
+    d_add,
+    d_fma,
+    d_mul,
+    d_sub,
     f_add,
     f_cvt,
     f_div,
@@ -721,20 +725,19 @@ def u_vfexp(a: int) -> int:
     x = f_cvt(a, 32, 64)
     ok = f_lt(0xC050000000000000, x, 64) & f_lt(x, 0x4050000000000000, 64)
     y = sel(ok, x, 0)
-    n = f_to_i(f_mul(y, 0x3FF71547652B82FE, 64), 64, 64, 1, 0)
-    k = i_to_f(n, 1, 64)
-    r = f_fma(k, 0xBFE62E42FEFA39EF, y, 64)
+    m = d_add(d_mul(y, 0x3FF71547652B82FE), 0x4338000000000000)  # + 1.5 * 2^52: rounded to an integer, which its low bits are
+    r = d_fma(d_sub(m, 0x4338000000000000), 0xBFE62E42FEFA39EF, y)
     q = 0x3EC71DE3A556C734  # 1/9!
-    q = f_fma(q, r, 0x3EFA01A01A01A01A, 64)
-    q = f_fma(q, r, 0x3F2A01A01A01A01A, 64)
-    q = f_fma(q, r, 0x3F56C16C16C16C17, 64)
-    q = f_fma(q, r, 0x3F81111111111111, 64)
-    q = f_fma(q, r, 0x3FA5555555555555, 64)
-    q = f_fma(q, r, 0x3FC5555555555555, 64)
-    q = f_fma(q, r, 0x3FE0000000000000, 64)
-    q = f_fma(q, r, 0x3FF0000000000000, 64)
-    q = f_fma(q, r, 0x3FF0000000000000, 64)
-    out = f_cvt(wrap(q + (n << 52)), 64, 32)
+    q = d_fma(q, r, 0x3EFA01A01A01A01A)
+    q = d_fma(q, r, 0x3F2A01A01A01A01A)
+    q = d_fma(q, r, 0x3F56C16C16C16C17)
+    q = d_fma(q, r, 0x3F81111111111111)
+    q = d_fma(q, r, 0x3FA5555555555555)
+    q = d_fma(q, r, 0x3FC5555555555555)
+    q = d_fma(q, r, 0x3FE0000000000000)
+    q = d_fma(q, r, 0x3FF0000000000000)
+    q = d_fma(q, r, 0x3FF0000000000000)
+    out = f_cvt(wrap(q + wrap(m << 52)), 64, 32)
     out = sel(ok, out, sel(f_lt(x, 0, 64), 0, 0x7F800000))
     return sel(f_unordered(a, a, 32), NAN_OF_32, out)
 

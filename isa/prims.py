@@ -427,6 +427,39 @@ def round_fraction(value: Fraction, w: int) -> Any:
     return t(sign * float(result))
 
 
+def _plain(op: str) -> Callable[..., str]:
+    def llvm(let: Let, emit: Any, dec: Any, *args: str) -> str:
+        values = [_to_float(let, a, 64) for a in args]
+        if op == "fma":
+            dec("declare double @llvm.fma.f64(double, double, double)")
+            y = let(f"call double @llvm.fma.f64({', '.join(f'double {v}' for v in values)})")
+        else:
+            y = let(f"{op} double {', '.join(values)}")
+        return let(f"bitcast double {y} to i64")
+    return llvm
+
+
+@prim(_plain("fadd"))
+def d_add(a: int, b: int) -> int:
+    """a + b of f64 patterns whose sum is a number: without the step that makes NaNs canonical. So `d_sub`, `d_mul`, `d_fma`."""
+    return f_add(a, b, 64)
+
+
+@prim(_plain("fsub"))
+def d_sub(a: int, b: int) -> int:
+    return f_sub(a, b, 64)
+
+
+@prim(_plain("fmul"))
+def d_mul(a: int, b: int) -> int:
+    return f_mul(a, b, 64)
+
+
+@prim(_plain("fma"))
+def d_fma(a: int, b: int, c: int) -> int:
+    return f_fma(a, b, c, 64)
+
+
 def _fcmp(pred: str) -> Callable[..., str]:
     def llvm(let: Let, emit: Any, dec: Any, a: str, b: str, w: str) -> str:
         n = int(w)

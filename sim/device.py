@@ -151,7 +151,7 @@ class Device:
         return int(a.ctypes.data)
 
     def _queue(self, bytes_per_cycle: int) -> int:
-        q = Queue(self._array(WINDOWS * 4, np.int64), max(1, 256 * 64 // bytes_per_cycle), 0, 0)
+        q = Queue(self._array(WINDOWS * 4, np.uint32), max(1, 256 * 64 // bytes_per_cycle), 0, 0)
         self._keep.append(q)
         return ctypes.addressof(q)
 
@@ -160,6 +160,9 @@ class Device:
                                   ("l1.misses", m.l1.misses, RING), ("l2.ways", m.l2.ways, WAYS)):
             if value > most:
                 raise RvgpuError("E507", f"{what}: {value} is more than {most}")
+        for what, value in (("l2.bytes_per_cycle", m.l2.bytes_per_cycle), ("dram.bytes_per_cycle", m.dram.bytes_per_cycle)):
+            if value < 2:
+                raise RvgpuError("E507", f"{what}: {value} is less than 2")
         g = Gpu()
         te = m.matrix.te
         self.cores = (Core * m.gpu.cores)()
@@ -179,7 +182,7 @@ class Device:
         g.dram, g.dram_size = int(self.memory.ctypes.data), len(self.memory)
         g.vlenb, g.te, g.timed, g.max_cycles = m.vector.vlen // 8, te, int(timing), self.limit
         entries = l2_sets * m.l2.ways
-        g.l2_tags, g.l2_state, g.l2_order = self._array(entries, np.uint32), self._array(entries, np.int64), self._array(l2_sets, np.uint64)
+        g.l2_tags, g.l2_arrival, g.l2_order = self._array(entries, np.uint32), self._array(entries, np.int64), self._array(l2_sets, np.uint64)
         self._keep[-1][:] = 0xFEDC_BA98_7654_3210
         g.l2_sets, g.l2_ways, g.l2_latency = l2_sets, m.l2.ways, m.l2.latency_cycles
         g.l2_queue, g.dram_queue = self._queue(m.l2.bytes_per_cycle), self._queue(m.dram.bytes_per_cycle)

@@ -6,9 +6,9 @@ smallest e; ties: the warp that issued last, then the one longest without issue,
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import imax, imin, ld64, sel, st64, wrap, zero
+from rvgpu.isa.prims import imax, imin, ld32, sel, st32, st64, wrap, zero
 from rvgpu.sim.handlers import reshape
-from rvgpu.sim.memory import dram_line, l1_load, l1_store, record
+from rvgpu.sim.memory import CLEAN, DIRTY, WINDOW, l1_load, l1_store, record, take_from
 from rvgpu.sim.state import (
     CAUSE,
     CORE_BYTES,
@@ -26,6 +26,7 @@ from rvgpu.sim.state import (
     Core,
     Gpu,
     Plan,
+    Queue,
     Rec,
     Warp,
 )
@@ -38,7 +39,7 @@ C_SPM, C_L1, C_DRAM, C_L2 = CAUSE["data.scratchpad"], CAUSE["data.l1"], CAUSE["d
 R_OK, R_FAULT, R_DEADLOCK, R_LIMIT = 0, 1, 2, 3
 
 # how many registers an operand spans
-ONE, GROUP, WIDE, EEW_GROUP, FIXED = 0, 1, 2, 3, 4
+ONE, GROUP, WIDE, EEW_GROUP, FIXED, PART = range(6)
 # what an instruction costs its unit
 COST_ONE, COST_LANES, COST_EXP, COST_DIV, COST_WIDE, COST_RED, COST_MEM, COST_MM, COST_TILE, COST_GATHER = range(10)
 U_NONE, U_VALU, U_EXP, U_LSU, U_MATRIX, U_TILE = range(6)
@@ -61,6 +62,8 @@ def width(w: Warp, r: Rec, kind: int) -> int:
         return imax(1, w.lmul8 >> 2)
     if kind == EEW_GROUP:
         return imax(1, (w.lmul8 * r.arg) >> (w.sew + 6))
+    if kind == PART:
+        return imax(1, (w.lmul8 >> 3) // r.arg)
     return r.arg
 
 
@@ -452,10 +455,17 @@ def run(g: Gpu) -> int:
 
 def drain(g: Gpu) -> int:
     """The last dirty lines go to DRAM; returns the cycle when all is there."""
-    t = g.end
-    last = t
+    q = ptr(Queue, g.dram_queue)
+    last = g.end
+    w = (g.end << 8) // WINDOW
     for i in range(g.l2_sets * g.l2_ways):
-        if ld64(g.l2_state + 8 * i) & 1 != 0:
-            st64(g.l2_state + 8 * i, 0)
-            last = dram_line(g, t) + g.dram_latency
+        tag = ld32(g.l2_tags + 4 * i)
+        if tag & DIRTY != 0:
+            st32(g.l2_tags + 4 * i, tag & CLEAN)
+            st64(g.l2_arrival + 8 * i, 0)
+            start = take_from(q, g.end, w)
+            w = (start << 8) // WINDOW
+            g.dram_lines += 1
+            g.dram_last = imax(g.dram_last, start + 1)
+            last = start + g.dram_latency
     return imax(last, g.dram_last)

@@ -11,36 +11,41 @@ from rvgpu.sim.translate import ptr
 
 WINDOW = 32 << 8  # cycles of a window of a shared queue, in 1/256
 WINDOWS = 1 << 14
+DIRTY, CLEAN = 1 << 31, (1 << 31) - 1
 
 
 def take(q: Queue, t: int) -> int:
     """A slot of a shared queue for a request that arrives at cycle t; returns the cycle its service starts. Requests reach this function in
     the order in which cores run, not in the order of their times, so capacity is kept per window of 32 cycles: within a window requests in
     order of time are served first come, first served; one that comes out of order takes the room that is left."""
-    at = t << 8
-    w = at // WINDOW
+    w = (t << 8) // WINDOW
     if w >= q.full_from and w < q.full_to:
         w = q.full_to
+    return take_from(q, t, w)
+
+
+def take_from(q: Queue, t: int, w: int) -> int:
+    """`take` when no window before w has room. A window is four 32-bit numbers: which one it is, what is taken of it, and when its latest
+    request arrived and ends, from its start."""
+    at = t << 8
+    cost = q.cost
     while 1:
-        e = q.windows + (w & (WINDOWS - 1)) * 32
-        if ld64(e) != w + 1:
-            st64(e, w + 1)
+        e = q.windows + (w & (WINDOWS - 1)) * 16
+        if ld32(e) != (w + 1) & 0xFFFF_FFFF:
+            st32(e, w + 1)
+            st32(e + 4, 0)
             st64(e + 8, 0)
-            st64(e + 16, 0)
-            st64(e + 24, 0)
-        used = ld64(e + 8)
-        if used + q.cost <= WINDOW:
-            start = imax(at, w * WINDOW)
-            if start >= ld64(e + 16):
-                start = imax(start, ld64(e + 24))
-            else:
-                start = imax(start, w * WINDOW + used)
-            if start < (w + 1) * WINDOW:
-                st64(e + 8, used + q.cost)
-                if start >= ld64(e + 24):
-                    st64(e + 16, imax(at, w * WINDOW))
-                    st64(e + 24, start + q.cost)
-                if used + 2 * q.cost > WINDOW:
+        used = ld32(e + 4)
+        if used + cost <= WINDOW:
+            arrives = imax(at - w * WINDOW, 0)
+            end = ld32(e + 12)
+            start = imax(arrives, end if arrives >= ld32(e + 8) else used)
+            if start < WINDOW:
+                st32(e + 4, used + cost)
+                if start >= end:
+                    st32(e + 8, arrives)
+                    st32(e + 12, start + cost)
+                if used + 2 * cost > WINDOW:
                     if w == q.full_to:
                         q.full_to = w + 1
                     elif w + 1 == q.full_from:
@@ -48,7 +53,7 @@ def take(q: Queue, t: int) -> int:
                     elif w > q.full_to:
                         q.full_from = w
                         q.full_to = w + 1
-                return start >> 8
+                return (w * WINDOW + start) >> 8
         w += 1
     return 0
 
@@ -73,30 +78,28 @@ def l2_line(g: Gpu, line: int, t: int, write: int) -> int:
     without a fetch, because stores carry byte masks. A clean line remembers when it arrives: a second reader waits for the same fill."""
     t = take(ptr(Queue, g.l2_queue), t)
     at = line & (g.l2_sets - 1)
-    tags = g.l2_tags + at * g.l2_ways * 4
-    states = g.l2_state + at * g.l2_ways * 8  # bit 0: dirty; above: when a clean line arrives
+    tags = g.l2_tags + at * g.l2_ways * 4  # line + 1, its bit 31: dirty
+    arrivals = g.l2_arrival + at * g.l2_ways * 8
     order = ld64(g.l2_order + 8 * at)
-    way = -1
+    found = 0
     for i in range(g.l2_ways):
-        way = sel(ld32(tags + 4 * i) == line + 1, i, way)
-    if way >= 0:
-        st64(g.l2_order + 8 * at, recent(order, way))
-        g.l2_hits += 1
-        if write != 0:
-            st64(states + 8 * way, 1)
-            return t + g.l2_latency
-        return imax(t + g.l2_latency, ld64(states + 8 * way) >> 1)
-    g.l2_misses += 1
-    way = (order >> (4 * (g.l2_ways - 1))) & 15
+        found = found | sel(ld32(tags + 4 * i) & CLEAN == line + 1, i + 1, 0)
+    hit = found > 0
+    way = sel(hit, found - 1, (order >> (4 * (g.l2_ways - 1))) & 15)
     st64(g.l2_order + 8 * at, recent(order, way))
-    if ld64(states + 8 * way) & 1 != 0:
+    old = ld32(tags + 4 * way)
+    g.l2_hits += hit
+    g.l2_misses += 1 - hit
+    if hit == 0 and old & DIRTY != 0:
         dram_line(g, t)
-    st32(tags + 4 * way, line + 1)
     if write != 0:
-        st64(states + 8 * way, 1)
+        st32(tags + 4 * way, (line + 1) | DIRTY)
         return t + g.l2_latency
+    if hit:
+        return t + g.l2_latency if old & DIRTY != 0 else imax(t + g.l2_latency, ld64(arrivals + 8 * way))
+    st32(tags + 4 * way, line + 1)
     ready = dram_line(g, t) + g.l2_latency + g.dram_latency
-    st64(states + 8 * way, ready << 1)
+    st64(arrivals + 8 * way, ready)
     return ready
 
 

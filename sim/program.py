@@ -90,6 +90,10 @@ def _operands(d: Decoded) -> tuple[list[tuple[int, int]], tuple[int, int], int]:
                 span = issue.WIDE
             elif kind == "vmvr":
                 span, arg = issue.FIXED, row.args["N"]
+            elif kind == "vext":
+                span, arg = issue.PART, row.args["DIV"]
+            elif kind in ("vload_indexed", "vstore_indexed"):
+                span = issue.EEW_GROUP
             src.append((64 + d.rs2, span))
         elif f == "vd":
             span = group

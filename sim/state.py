@@ -67,7 +67,7 @@ class Gpu(ctypes.Structure):
 
     _fields_ = [("cores", U64), ("ncores", I64), ("recs", U64), ("nrecs", I64), ("text", I64), ("text_size", I64), ("dram", U64),
                 ("dram_size", I64), ("vlenb", I64), ("te", I64), ("timed", I64), ("max_cycles", I64), ("fault_core", I64), ("fault_warp", I64),
-                ("l2_tags", U64), ("l2_order", U64), ("l2_state", U64), ("l2_sets", I64), ("l2_ways", I64), ("l2_queue", U64),
+                ("l2_tags", U64), ("l2_order", U64), ("l2_arrival", U64), ("l2_sets", I64), ("l2_ways", I64), ("l2_queue", U64),
                 ("l2_latency", I64), ("l2_hits", I64), ("l2_misses", I64),
                 ("dram_queue", U64), ("dram_latency", I64), ("dram_last", I64), ("dram_lines", I64), ("dram_busy", I64),
                 ("l1_sets", I64), ("l1_ways", I64), ("l1_hit", I64), ("l1_misses", I64), ("dma_per_line_256", I64), ("dma_factor", I64),

@@ -122,7 +122,7 @@ class Case:
     bound: dict[str, Any]
     sew: int  # of the operands, in bits
     out: int
-    values: str  # int | f16 | f32 | f64 | bf16 | f32x2
+    values: str  # int | f16 | f32 | f64 | bf16 | f32x2 | finite (f64)
 
     @property
     def arity(self) -> int:
@@ -155,6 +155,9 @@ def prim_cases() -> Iterator[Case]:
                     yield Case(f"f_to_i {w} {iw} {signed} {rm}", to_integer, {"W": w, "IW": iw, "SIGNED": signed, "RM": rm}, w, 64, FORMS[w])
         for signed in (0, 1):
             yield Case(f"i_to_f {signed} {w}", of_integer, {"SIGNED": signed, "W": w}, 64, w, "int")
+    for name in ("d_add", "d_sub", "d_mul"):
+        yield Case(name, plain2, {"PRIM": name}, 64, 64, "finite")
+    yield Case("d_fma", plain3, {"PRIM": "d_fma"}, 64, 64, "finite")
     for w in (16, 32, 64, -16):
         for name in ("f_lt", "f_le", "f_eq", "f_unordered"):
             yield Case(f"{name} {w}", width2, {"PRIM": name, "W": w}, abs(w), 64, FORMS[w])
@@ -230,6 +233,7 @@ for _w, _mant in ((16, 10), (32, 23), (64, 52), (-16, 7)):
 SPECIAL["f32"] += [0x38801000, 0x38803000, 0x38801001, 0x33000000, 0x33000001, 0x477FEFFF, 0x477FF000, 0x3F808000, 0x3F818000, 0x3F808001, 0x7F7F8000]
 SPECIAL["f64"] += [0x3FF0000010000000, 0x3FF0000030000000, 0x3FF0000010000001, 0x3FF0020000000000, 0x3FF0020000000001, 0x3690000000000000,
                    0x3690000000000001, 0x47EFFFFFF0000000, 0x40EFFDFFFFFFFFFF, 0x43E0000000000000, 0x41DFFFFFFFE00000, 0x41E0000000000000]
+SPECIAL["finite"] = SPECIAL["f64"]
 SPECIAL["f32x2"] = [a << 32 | b for a in SPECIAL["f32"][::3] for b in SPECIAL["f32"][1::7]]
 
 
@@ -238,6 +242,8 @@ def same(cases: list[Case], operands: Callable[[Case], tuple[list[int], list[int
         a, b, d = operands(c)
         b = [x & 63 for x in b] if c.name.startswith("s_slli_uw") else b  # its immediate has six bits
         n = len(a)
+        if c.values == "finite":
+            a, b, d = ([x & ~(1 << 62) if x >> 52 & 0x7FF == 0x7FF else x for x in v] for v in (a, b, d))
         lists = [np.array([x & (1 << c.sew) - 1 for x in v], np.uint64).astype(f"u{c.sew // 8}") for v in (a, b, d)]
         out = np.zeros(n, f"u{c.out // 8}")
         compiled[c.name][1](*(x.ctypes.data for x in lists), out.ctypes.data, n)
@@ -301,9 +307,9 @@ def fields(struct: Any, skip: tuple[str, ...]) -> list[tuple[str, bytes]]:
 
 def state(d: Device) -> list[tuple[str, bytes]]:
     """The structures that a run changes: registers, scoreboards, counters, barriers."""
-    out = [(f"gpu.{n}", b) for n, b in fields(d.gpu, ("cores", "recs", "dram", "l2_tags", "l2_use", "l2_dirty", "l2_queue", "dram_queue", "trace"))]
+    out = [(f"gpu.{n}", b) for n, b in fields(d.gpu, ("cores", "recs", "dram", "l2_tags", "l2_order", "l2_arrival", "l2_queue", "dram_queue", "trace"))]
     for i, c in enumerate(d.cores):
-        out += [(f"core {i}.{n}", b) for n, b in fields(c, ("warps", "spm", "l1_tags", "l1_use"))]
+        out += [(f"core {i}.{n}", b) for n, b in fields(c, ("warps", "plans", "spm", "l1_tags", "l1_use"))]
     for i, w in enumerate(d.warps):
         out += [(f"warp {i}.{n}", b) for n, b in fields(w, ("tiles",))]
     return out
@@ -385,7 +391,7 @@ class Pair:
         vl = min(pick.choice((0, 1, most // 2 + 1, most - 1, most)), most) if not widen else min(most, pick.randrange(m.matrix.te + 1))
         chosen = {"vl": vl, "sew": max(sew, 0), "lmul8": 8 << lmul if lmul < 4 else 8 >> (8 - lmul), "vtype": max(sew, 0) << 3 | lmul, "vill": 0,
                   "twiden": widen, "altfmt": pick.getrandbits(1), "tm": pick.randrange(m.matrix.te + 1), "tk": pick.randrange((4, 2, 1, 1)[sew] + 1),
-                  "now": 1000, "fault": 0, "fault_addr": 0, "pc": 0, "next": 0, "changed": 0, "mem_kind": 0, "mem_bytes": 0, "mem_count": 0,
+                  "now": 1000, "fault": 0, "fault_addr": 0, "pc": 0, "next": 0, "mem_kind": 0, "mem_bytes": 0, "mem_count": 0,
                   "mem_stride": 0, "state": 0}
         for d in (self.a, self.b):
             w = d.warps[0]
@@ -472,7 +478,7 @@ def run_both(text: str, machine: dict[str, Any], ctas: int = 1, nbytes: int = 1 
         except RvgpuError as e:
             end = e.render()
         assert d.trace is not None
-        ends.append((end, [(r.count, r.cycles) for r in program.records], d.trace.events.tolist()))
+        ends.append((end, program.counts(), d.trace.events.tolist()))
         devices.append(d)
     assert ends[0][0] == ends[1][0]
     assert not differences(*devices)

@@ -588,18 +588,24 @@ def i_to_f(x: int, signed: int, w: int) -> int:
     return 0 if v == 0 else of_float(round_fraction(Fraction(v), w), w)
 
 
-def _mm16(let: Let, emit: Any, dec: Any, acc: str, a0: str, b0: str, a1: str, b1: str) -> str:
+def _mm16(let: Let, emit: Any, dec: Any, acc: str, *operands: str) -> str:
     dec("declare float @llvm.fma.f32(float, float, float)")
-    c, x0, y0, x1, y1 = (_to_float(let, v, 32) for v in (acc, a0, b0, a1, b1))
-    low = let(f"fmul float {x1}, {y1}")
-    pair = let(f"call float @llvm.fma.f32(float {x0}, float {y0}, float {low})")
-    return _from_float(let, let(f"fadd float {c}, {pair}"), 32)
+    c = _to_float(let, acc, 32)
+    for n in range(0, len(operands), 4):
+        x0, y0, x1, y1 = (_to_float(let, v, 32) for v in operands[n:n + 4])
+        low = let(f"fmul float {x1}, {y1}")
+        pair = let(f"call float @llvm.fma.f32(float {x0}, float {y0}, float {low})")
+        c = let(f"fadd float {c}, {pair}")
+    return _from_float(let, c, 32)  # (a NaN stays one from step to step)
 
 
 @prim(_mm16)
-def mm_pair(acc: int, a0: int, b0: int, a1: int, b1: int) -> int:
-    """RN(acc + fma(a0, b0, RN(a1*b1))) on f32 patterns: the unit's rounding for two 16-bit products."""
-    return f_add(acc, f_fma(a0, b0, f_mul(a1, b1, 32), 32), 32)
+def mm_pairs(acc: int, *operands: int) -> int:
+    """acc = RN(acc + fma(a0, b0, RN(a1*b1))) on f32 patterns, for each four (a0, b0, a1, b1): the unit's rounding for two 16-bit products."""
+    for n in range(0, len(operands), 4):
+        a0, b0, a1, b1 = operands[n:n + 4]
+        acc = f_add(acc, f_fma(a0, b0, f_mul(a1, b1, 32), 32), 32)
+    return acc
 
 
 def _mm32(let: Let, emit: Any, dec: Any, acc: str, a: str, b: str) -> str:

@@ -80,13 +80,10 @@ class Program:
 
     def counts(self) -> dict[int, tuple[int, int]]:
         """pc -> (how often it ran, cycles in which it took a slot) of what ran, on all cores."""
-        plans = np.frombuffer(self.plans, np.dtype((np.void, PLAN_BYTES))).reshape(-1, len(self.records))
-        sums = {}
-        for name in ("count", "issue_cycles"):
-            at = getattr(Plan, name).offset
-            sums[name] = plans.view(np.uint8).reshape(*plans.shape, PLAN_BYTES)[..., at:at + 8].copy().view(np.int64)[..., 0].sum(0)
-        ran = np.flatnonzero(sums["count"])
-        return {self.image.text[0] + 2 * int(n): (int(sums["count"][n]), int(sums["issue_cycles"][n])) for n in ran}
+        raw: Any = self.plans
+        plans = np.frombuffer(raw, np.dtype(Plan)).reshape(-1, len(self.records))
+        count, cycles = plans["count"].sum(0), plans["issue_cycles"].sum(0)
+        return {self.image.text[0] + 2 * int(n): (int(count[n]), int(cycles[n])) for n in np.flatnonzero(count)}
 
     def mnemonic(self, pc: int) -> str:
         at = pc - BASE
@@ -177,7 +174,7 @@ class Device:
         for n, w in enumerate(self.warps):
             w.core, w.warp = divmod(n, m.core.warps)
             w.hart, w.warps = n, m.core.warps
-            w.tiles = self._array(16 * te * te)
+            w.tiles, w.operands = self._array(16 * te * te), self._array(128 * te)
         g.cores, g.ncores = ctypes.addressof(self.cores), m.gpu.cores
         g.dram, g.dram_size = int(self.memory.ctypes.data), len(self.memory)
         g.vlenb, g.te, g.timed, g.max_cycles = m.vector.vlen // 8, te, int(timing), self.limit

@@ -17,7 +17,7 @@ from typing import Any
 from rvgpu.cache import cache_folder, read_entry, source_hash, write_entry
 from rvgpu.isa import meaning
 from rvgpu.isa.rows import BY_NAME, Row
-from rvgpu.sim import handlers, handlers_vector, issue
+from rvgpu.sim import handlers, handlers_matrix, handlers_memory, handlers_moves, handlers_vector, issue
 from rvgpu.sim.translate import Unit
 
 PREFIX = {"alu_rr": "s_", "alu_ri": "s_", "alu_r": "s_", "branch": "b_", "amo": "a_", "fp2": "fp_", "fma": "ma_", "fcmp": "fc_",
@@ -77,9 +77,9 @@ def legal(row: Row, sew: int) -> bool:
 
 
 def template(row: Row) -> Callable[..., Any]:
-    fn = getattr(handlers, row.kind, None) or getattr(handlers_vector, row.kind)
-    assert callable(fn)
-    return fn  # type: ignore[no-any-return]
+    home = next(m for m in (handlers, handlers_vector, handlers_moves, handlers_memory, handlers_matrix) if hasattr(m, row.kind))
+    fn: Callable[..., Any] = getattr(home, row.kind)
+    return fn
 
 
 class Engine:

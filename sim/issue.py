@@ -30,7 +30,7 @@ from rvgpu.sim.state import (
     Rec,
     Warp,
 )
-from rvgpu.sim.translate import address, ptr
+from rvgpu.sim.translate import address, apart, ptr
 
 QUANTUM = 60  # cycles a core may run ahead of the others: at most the L2's latency
 NEVER = 1 << 60
@@ -67,6 +67,7 @@ def width(w: Warp, r: Rec, kind: int) -> int:
     return r.arg
 
 
+@apart
 def prepare(w: Warp, r: Rec, p: Plan, g: Gpu) -> int:
     """The plan of an instruction under the warp's configuration. Vector groups start at a multiple of their length and end within the file; a
     masked instruction's destination group does not hold its mask."""
@@ -270,6 +271,7 @@ def account(c: Core, e: int, why: int) -> int:
     return 0
 
 
+@apart
 def start_cta(c: Core, g: Gpu, t: int) -> int:
     """Gives the core the next CTA in grid order at time t; 0 when none is left."""
     if g.next_cta >= g.ncta:
@@ -316,6 +318,7 @@ def issue_time(c: Core, n: int) -> int:
     return imax(c.ready[n], c.room[c.ready_unit[n]])
 
 
+@apart
 def choose(c: Core, g: Gpu) -> int:
     """The issue time of the warp that issues next, which stands at `turn` in `line`; notes in `others` a time before which no other warp issues
     (until a barrier opens)."""

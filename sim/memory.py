@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rvgpu.isa.prims import ctz, imax, ld32, ld64, sel, st32, st64, wrap
 from rvgpu.sim.state import TRACE_WORDS, Core, Gpu, Queue
-from rvgpu.sim.translate import ptr
+from rvgpu.sim.translate import apart, ptr
 
 WINDOW = 32 << 8  # cycles of a window of a shared queue, in 1/256
 WINDOWS = 1 << 14
@@ -73,6 +73,7 @@ def recent(order: int, way: int) -> int:
     return (order & wrap(-16 << at)) | wrap((order & ((1 << at) - 1)) << 4) | way
 
 
+@apart
 def l2_line(g: Gpu, line: int, t: int, write: int) -> int:
     """An access to one line at cycle t; returns when its data are there (writes: accepted). LRU, write-back; a written line is allocated
     without a fetch, because stores carry byte masks. A clean line remembers when it arrives: a second reader waits for the same fill."""

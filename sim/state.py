@@ -37,12 +37,13 @@ class Plan(ctypes.Structure):
 
 class Warp(ctypes.Structure):
     """A hart. `shape` packs vl, tm, tk, vtype and vill; `board` has per register when its first and last element are there, the start of its
-    last reader, and the cause that waiting for it counts as."""
+    last reader, and the cause that waiting for it counts as. Each tile has room for the `operands` of four multiplies that wait."""
 
     _fields_ = [("state", I64), ("pc", I64), ("next", I64), ("now", I64), ("earliest", I64), ("why", I64), ("shape", I64),
                 ("vl", I64), ("vtype", I64), ("vill", I64), ("sew", I64), ("lmul8", I64), ("altfmt", I64), ("twiden", I64),
                 ("tm", I64), ("tk", I64), ("vstart", I64),
-                ("tiles", U64), ("hart", I64), ("warp", I64), ("cta", I64), ("ctas", I64), ("warps", I64), ("core", I64),
+                ("tiles", U64), ("operands", U64), ("mm_waiting", I64 * 4), ("mm_shape", I64 * 4),
+                ("hart", I64), ("warp", I64), ("cta", I64), ("ctas", I64), ("warps", I64), ("core", I64),
                 ("fault", I64), ("fault_addr", I64), ("mem_kind", I64), ("mem_addr", I64), ("mem_bytes", I64), ("mem_stride", I64),
                 ("mem_count", I64), ("fcsr", I64), ("macs", I64), ("bar", I64), ("tokens", I64), ("token_last", I64),
                 ("x", I64 * 32), ("f", I64 * 32), ("board", I64 * (4 * REGS)), ("v", U8 * 4096), ("tmp", U8 * 8192),

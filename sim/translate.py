@@ -21,10 +21,11 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from rvgpu.isa.prims import PRIMS, Prim
 
+Function = TypeVar("Function", bound=Callable[..., int])
 INTS = {ctypes.c_uint8: "i8", ctypes.c_uint16: "i16", ctypes.c_uint32: "i32", ctypes.c_int32: "i32", ctypes.c_uint64: "i64",
         ctypes.c_int64: "i64", ctypes.c_int8: "i8", ctypes.c_int16: "i16"}
 SIGNED = {ctypes.c_int8, ctypes.c_int16, ctypes.c_int32, ctypes.c_int64}
@@ -50,6 +51,12 @@ def address(array: Any) -> int:
 def lanes(n: int) -> range:
     """Iterations that are independent of each other. CPython takes them last first, so that a dependence shows against compiled code."""
     return range(n - 1, -1, -1)
+
+
+def apart(fn: Function) -> Function:
+    """Compiled once and called; other functions are compiled into their callers."""
+    fn.apart = True  # type: ignore[attr-defined]
+    return fn
 
 
 class TranslateError(Exception):
@@ -99,8 +106,10 @@ class Unit:
         return self.done[key]
 
     def text(self) -> str:
-        return "\n".join([*self.declared.values(), *self.lines, *(f"!{n} = {text}" for n, text in enumerate(self.meta)), 'attributes #0 = { nounwind "no-builtins" }',
-                          'attributes #1 = { alwaysinline nounwind "no-builtins" }', ""])
+        meta = [f"!{n} = {text}" for n, text in enumerate(self.meta)]
+        return "\n".join([*self.declared.values(), *self.lines, *meta, 'attributes #0 = { nounwind "no-builtins" }',
+                          'attributes #1 = { alwaysinline nounwind "no-builtins" }',
+                          'attributes #2 = { noinline nounwind "no-builtins" }', ""])
 
 
 _SOURCES: dict[Any, tuple[ast.FunctionDef, str, int]] = {}
@@ -189,8 +198,8 @@ class _Function:
         self.body(self.tree.body)
         self.emit("ret i64 0")
         link = "" if self.external else "internal "
-        self.unit.lines += [f"define {link}i64 @{self.symbol}({', '.join(params)}) #{0 if self.external else 1} {{", "entry:", *self.entry,
-                            *self.out, "}"]
+        attributes = 0 if self.external else 2 if hasattr(self.fn, "apart") else 1
+        self.unit.lines += [f"define {link}i64 @{self.symbol}({', '.join(params)}) #{attributes} {{", "entry:", *self.entry, *self.out, "}"]
 
     def slot(self, name: str) -> str:
         self.n += 1

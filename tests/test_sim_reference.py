@@ -24,7 +24,7 @@ from rvgpu.errors import RvgpuError
 from rvgpu.isa.asm import assemble
 from rvgpu.isa.codec import FLAGS, IMM, REG, decode
 from rvgpu.isa.machine import Machine, load_machine
-from rvgpu.isa.prims import PRIMS, f_cvt, f_to_i, i_to_f, lshr, mm_pair, trunc
+from rvgpu.isa.prims import PRIMS, f_cvt, f_to_i, i_to_f, lshr, mm_pairs, trunc
 from rvgpu.isa.rows import BY_NAME, FORMATS, ROWS, Row
 from rvgpu.sim.device import Device
 from rvgpu.sim.elf import BASE, Image, write_executable
@@ -111,8 +111,8 @@ def of_integer(a: int) -> int:
 
 
 def pair(a: int, b: int, c: int) -> int:
-    """Two f32 patterns in each of a and b."""
-    return mm_pair(trunc(c, 32), trunc(a, 32), trunc(b, 32), lshr(a, 32), lshr(b, 32))
+    """Two f32 patterns in each of a and b; the second step takes them crosswise."""
+    return mm_pairs(trunc(c, 32), trunc(a, 32), trunc(b, 32), lshr(a, 32), lshr(b, 32), lshr(b, 32), trunc(a, 32), trunc(b, 32), lshr(a, 32))
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def prim_cases() -> Iterator[Case]:
             if w != -16 or src == 32:
                 yield Case(f"f_cvt {src} {w}", convert, {"SRC": src, "W": w}, abs(src), abs(w), FORMS[src])
     yield Case("mm_one", plain3, {"PRIM": "mm_one"}, 32, 32, "f32")
-    yield Case("mm_pair", pair, {}, 64, 32, "f32x2")
+    yield Case("mm_pairs", pair, {}, 64, 32, "f32x2")
 
 
 MEMORY = {"ld8", "ld16", "ld32", "ld64", "st8", "st16", "st32", "st64", "copy", "zero"}
@@ -289,7 +289,7 @@ def test_drawn_values(name, data):
 
 
 def test_every_primitive_is_here():
-    used = {c.bound["PRIM"] for c in CASES["prims"] if "PRIM" in c.bound} | {"f_cvt", "f_to_i", "i_to_f", "mm_pair"}
+    used = {c.bound["PRIM"] for c in CASES["prims"] if "PRIM" in c.bound} | {"f_cvt", "f_to_i", "i_to_f", "mm_pairs"}
     assert used | MEMORY == set(PRIMS)
 
 
@@ -307,11 +307,12 @@ def fields(struct: Any, skip: tuple[str, ...]) -> list[tuple[str, bytes]]:
 
 def state(d: Device) -> list[tuple[str, bytes]]:
     """The structures that a run changes: registers, scoreboards, counters, barriers."""
-    out = [(f"gpu.{n}", b) for n, b in fields(d.gpu, ("cores", "recs", "dram", "l2_tags", "l2_order", "l2_arrival", "l2_queue", "dram_queue", "trace"))]
+    places = ("cores", "recs", "dram", "l2_tags", "l2_order", "l2_arrival", "l2_queue", "dram_queue", "trace")
+    out = [(f"gpu.{n}", b) for n, b in fields(d.gpu, places)]
     for i, c in enumerate(d.cores):
         out += [(f"core {i}.{n}", b) for n, b in fields(c, ("warps", "plans", "spm", "l1_tags", "l1_use"))]
     for i, w in enumerate(d.warps):
-        out += [(f"warp {i}.{n}", b) for n, b in fields(w, ("tiles",))]
+        out += [(f"warp {i}.{n}", b) for n, b in fields(w, ("tiles", "operands"))]
     return out
 
 

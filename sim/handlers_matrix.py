@@ -1,0 +1,194 @@
+"""Matrix handlers in restricted Python: 32-bit tiles mt0 mt4 mt8 mt12, TE x TE, rows contiguous."""
+
+from __future__ import annotations
+
+from rvgpu.isa.prims import copy, f_cvt, imin, ld8, ld16, ld32, mm_one, mm_pairs, sext, st32, zero
+from rvgpu.sim.handlers import host, vreg
+from rvgpu.sim.state import F_MEMORY, F_TILE, F_VTYPE, OK, Core, Gpu, Rec, Warp
+from rvgpu.sim.translate import address, apart, lanes
+
+SEW, EEW, AS, BS = 32, 32, 1, 1  # bound
+
+
+def tile_at(w: Warp, g: Gpu, subset: int) -> int:
+    """Host address of element 0 of a tile's row or column, or 0 (bad tile number or index)."""
+    n, kind, index = (subset >> 27) & 15, (subset >> 24) & 7, subset & 0xFFFFFF
+    if n & 3 != 0 or kind > 1 or index >= g.te or subset >> 31 != 0:
+        w.fault_addr = subset
+        return 0
+    settle(w, g, n >> 2)
+    return tile_of(w, g, n >> 2) + index * (4 if kind == 1 else 4 * g.te)
+
+
+def step_of(g: Gpu, subset: int) -> int:
+    return 4 * g.te if (subset >> 24) & 7 == 1 else 4
+
+
+def vtmv_vt(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    p = tile_at(w, g, w.x[r.rs1])
+    if p == 0 or SEW != 32:
+        return F_TILE
+    d, step = vreg(w, g, r.rd), step_of(g, w.x[r.rs1])
+    n = imin(w.vl, g.te)
+    if step == 4:
+        copy(d, p, 4 * n)
+    else:
+        for i in lanes(n):
+            st32(d + 4 * i, ld32(p + i * step))
+    return OK
+
+
+def vtmv_tv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    p = tile_at(w, g, w.x[r.rs1])
+    if p == 0 or SEW != 32:
+        return F_TILE
+    s, step = vreg(w, g, r.rs2), step_of(g, w.x[r.rs1])
+    n = imin(w.vl, g.te)
+    if step == 4:
+        copy(p, s, 4 * n)
+    else:
+        for i in lanes(n):
+            st32(p + i * step, ld32(s + 4 * i))
+    return OK
+
+
+def vlte(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t = tile_at(w, g, w.x[r.rs2])
+    n = imin(w.vl, g.te)
+    if t == 0 or EEW != 32:
+        return F_TILE
+    p = host(c, w, g, w.x[r.rs1], 4 * n, 0)
+    if p == 0 and n > 0:
+        return F_MEMORY
+    step = step_of(g, w.x[r.rs2])
+    for i in range(n):
+        st32(t + i * step, ld32(p + 4 * i))
+    w.mem_bytes = 4 * n
+    return OK
+
+
+def vste(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    t = tile_at(w, g, w.x[r.rs2])
+    n = imin(w.vl, g.te)
+    if t == 0 or EEW != 32:
+        return F_TILE
+    p = host(c, w, g, w.x[r.rs1], 4 * n, 1)
+    if p == 0 and n > 0:
+        return F_MEMORY
+    step = step_of(g, w.x[r.rs2])
+    for i in range(n):
+        st32(p + 4 * i, ld32(t + i * step))
+    w.mem_bytes = 4 * n
+    return OK
+
+
+def vtzero(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    n = r.rd >> 1
+    if n & 3 != 0:
+        return F_TILE
+    settle(w, g, n >> 2)
+    p = tile_of(w, g, n >> 2)
+    for row in range(w.tm):
+        zero(p + row * g.te * 4, 4 * imin(w.vl, g.te))
+    return OK
+
+
+def tile_of(w: Warp, g: Gpu, n: int) -> int:
+    return w.tiles + n * g.te * g.te * 4
+
+
+def mm_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    """f32 += f16, bf16 or f32 products; k ascending; 16-bit products in pairs. Those wait, at most four for each tile and all under one
+    configuration, and are done together: the tile goes through the host's caches once."""
+    if w.twiden != 3 - w.sew or SEW < 16 or SEW > 32:
+        return F_VTYPE
+    a, b, n, tile = vreg(w, g, r.rs2), vreg(w, g, r.rs1), w.vl, r.rd >> 3
+    w.macs += w.tm * n * w.tk
+    if w.tk == 0:
+        return OK
+    if SEW == 32:
+        settle(w, g, tile)
+        for row in range(w.tm):
+            x = ld32(a + 4 * row)
+            q = tile_of(w, g, tile) + row * g.te * 4
+            for i in lanes(n):
+                st32(q + 4 * i, mm_one(ld32(q + 4 * i), x, ld32(b + 4 * i)))
+        return OK
+    if w.mm_waiting[tile] > 0 and w.mm_shape[tile] != w.shape:
+        settle(w, g, tile)
+    gap, half = 4 * g.vlenb, 2 * g.te
+    at = w.operands + (tile * 4 + w.mm_waiting[tile]) * 4 * half
+    copy(at, a, 2 * w.tm)
+    copy(at + 2 * half, b, 2 * n)
+    if w.tk > 1:
+        copy(at + half, a + gap, 2 * w.tm)
+        copy(at + 3 * half, b + gap, 2 * n)
+    else:
+        zero(at + half, 2 * w.tm)
+        zero(at + 3 * half, 2 * n)
+    w.mm_shape[tile] = w.shape
+    w.mm_waiting[tile] += 1
+    if w.mm_waiting[tile] == 4:
+        settle(w, g, tile)
+    return OK
+
+
+def wide(p: int, form: int) -> int:
+    """The 16-bit number at p as an f32 pattern."""
+    return ld16(p) << 16 if form != 0 else f_cvt(ld16(p), 16, 32)
+
+
+@apart
+def settle(w: Warp, g: Gpu, tile: int) -> int:
+    """Does the multiplies that wait for a tile; before anything else reads or writes it."""
+    steps = w.mm_waiting[tile]
+    if steps == 0:
+        return OK
+    w.mm_waiting[tile] = 0
+    shape = w.mm_shape[tile]
+    n, tm, form = shape & 0xFFFFF, (shape >> 20) & 0xFFFF, (shape >> 48) & 1
+    te = g.te
+    t, ops = address(w.tmp), w.operands + tile * 32 * te
+    for s in range(steps):  # B's two rows of each step as f32
+        b, row = ops + s * 8 * te + 4 * te, t + s * 8 * te
+        for i in lanes(n):
+            st32(row + 4 * i, wide(b + 2 * i, form))
+        for i in lanes(n):
+            st32(row + 4 * te + 4 * i, wide(b + 2 * te + 2 * i, form))
+    for row in range(tm):
+        q = tile_of(w, g, tile) + row * te * 4
+        a, u = ops + 2 * row, 4 * te
+        if steps == 4:
+            x0, x1, x2, x3 = wide(a, form), wide(a + 8 * te, form), wide(a + 16 * te, form), wide(a + 24 * te, form)
+            y0, y1, y2, y3 = wide(a + 2 * te, form), wide(a + 10 * te, form), wide(a + 18 * te, form), wide(a + 26 * te, form)
+            t1, t2, t3 = t + 2 * u, t + 4 * u, t + 6 * u
+            u0, u1, u2, u3 = t + u, t + 3 * u, t + 5 * u, t + 7 * u
+            for i in lanes(n):
+                st32(q + 4 * i, mm_pairs(ld32(q + 4 * i), x0, ld32(t + 4 * i), y0, ld32(u0 + 4 * i), x1, ld32(t1 + 4 * i), y1, ld32(u1 + 4 * i),
+                                         x2, ld32(t2 + 4 * i), y2, ld32(u2 + 4 * i), x3, ld32(t3 + 4 * i), y3, ld32(u3 + 4 * i)))
+        else:
+            for s in range(steps):
+                x, y = wide(a + s * 8 * te, form), wide(a + s * 8 * te + 2 * te, form)
+                t0, u0 = t + s * 8 * te, t + s * 8 * te + u
+                for i in lanes(n):
+                    st32(q + 4 * i, mm_pairs(ld32(q + 4 * i), x, ld32(t0 + 4 * i), y, ld32(u0 + 4 * i)))
+    return OK
+
+
+def mm_ii(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    """i32 += products of four 8-bit rows, wrapping."""
+    if w.twiden != 3 or SEW != 8:
+        return F_VTYPE
+    a, b = vreg(w, g, r.rs2), vreg(w, g, r.rs1)
+    p, n, gap = tile_of(w, g, r.rd >> 3), w.vl, 2 * g.vlenb
+    settle(w, g, r.rd >> 3)
+    w.macs += w.tm * n * w.tk
+    for k in range(w.tk):
+        for row in range(w.tm):
+            x = ld8(a + k * gap + row)
+            x = sext(x, 8) if AS == 1 else x
+            q = p + row * g.te * 4
+            for i in lanes(n):
+                y = ld8(b + k * gap + i)
+                st32(q + 4 * i, ld32(q + 4 * i) + x * (sext(y, 8) if BS == 1 else y))
+    return OK

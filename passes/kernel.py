@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from rvgpu.errors import RvgpuError
 from rvgpu.ir.core import Block, Func, Op, Value
 from rvgpu.ir.dims import Dim
@@ -136,8 +138,11 @@ def decode(k: K, flat: Value, extents: Sequence[Value]) -> list[Value]:
     return out[::-1]
 
 
-def safe_anchor(k: K, d: Value, vl: Value | None) -> tuple[Value, Callable[[Value], Value]]:
-    """(D with the bottoms -inf and NaN replaced by 0, a function that zeroes a delta where D was at its bottom)."""
+FLOOR = -float(np.finfo(np.float32).max)  # an anchor that has not moved yet, when it may be held as a finite number
+
+
+def safe_anchor(k: K, d: Value, vl: Value | None, bottom: float = float("-inf")) -> tuple[Value, Callable[[Value], Value]]:
+    """(D with the bottoms `bottom` and NaN replaced by 0, a function that zeroes a delta where D was at its bottom)."""
     def op(name: str, *xs: Value) -> Value:
         return k.vt(name, *xs, vl=vl) if vl is not None else k.s(name, *xs)
 
@@ -145,7 +150,7 @@ def safe_anchor(k: K, d: Value, vl: Value | None) -> tuple[Value, Callable[[Valu
         return k.select(cond, x, y, vl) if vl is not None else k.s("select", cond, x, y)
 
     zero = k.sconst(0.0, DType.f32)
-    is_real = op("gt", d, k.sconst(float("-inf"), DType.f32))
+    is_real = op("gt", d, k.sconst(bottom, DType.f32))
     return pick(is_real, d, zero), lambda delta: pick(is_real, delta, zero)
 
 

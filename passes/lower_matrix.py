@@ -18,6 +18,7 @@ from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import (
+    FLOOR,
     IDENTITY,
     REDUCE_OP,
         State,
@@ -133,7 +134,7 @@ class Matrix:
             lane_m = Axis(self.plan.m, self.m0, self.vl_m[0], te)
             with em.scope([lane_m] if self.plan.streamed_rows or self.plan.vectors else []):
                 init = [k.bcast(k.sconst(IDENTITY[s.kind], s.dtype), self.vl_m[0], te) for s in self.plan.vectors]
-                init += [k.bcast(k.sconst(float("-inf"), DType.f32), self.vl_m[0], te) for _ in self.stream.anchor_needs]
+                init += [k.bcast(k.sconst(self._bottom(a), DType.f32), self.vl_m[0], te) for a in range(len(self.stream.anchor_needs))]
                 out = k.pipe(w, self.zero, self.R, t.bk, init, self._copy, self._block, private=False)
                 self._finish(out, n0)
 
@@ -281,7 +282,7 @@ class Matrix:
         binds: dict[Value, Rows | Callable[[], Rows]] = {}
         for s in wave:
             for arg, a in zip(self.stream.anchor_args(s), s.anchors, strict=True):
-                binds[arg] = (safe_anchor(k, anchors[a], self.vl_m[0])[0],)
+                binds[arg] = (anchors[a] if self._lazy(a) else safe_anchor(k, anchors[a], self.vl_m[0])[0],)
         mine = [s for s in wave if not s.contraction]
 
         def some(t: Value, parts: list[Value], count: int) -> list[Value]:
@@ -334,13 +335,17 @@ class Matrix:
 
     # -- anchors
     def _lazy(self, a: int) -> bool:
-        """An anchor that is a running maximum used only under exp may lag behind it by TAU."""
+        """An anchor that is a running maximum used only under exp may lag behind it by TAU. Until it moves it stands at FLOOR: nothing but
+        -inf has gone by, and exp(-inf - FLOOR) is 0, so that unlike -inf it needs no test where it is used."""
         d = self.em.resolve(self.stream.anchors.yielded[a])
         if d not in self.stream.anchors.args:
             return False
         if self.stream.states[self.stream.anchors.args.index(d)].kind != "max":
             return False
         return not any(op.name == "eq" for s in self.stream.states if a in s.anchors for op in s.body.ops)
+
+    def _bottom(self, a: int) -> float:
+        return FLOOR if self._lazy(a) else float("-inf")
 
     def _move_anchor(self, a: int, position: Value, states: list[Value], anchors: list[Value]) -> tuple[list[Value], list[Value]]:
         k, em, vl = self.k, self.em, self.vl_m[0]
@@ -349,7 +354,7 @@ class Matrix:
         old = anchors[a]
 
         def move(new: Value) -> list[Value]:
-            _, zero_delta = safe_anchor(k, old, vl)
+            _, zero_delta = safe_anchor(k, old, vl, self._bottom(a))
             delta = zero_delta(k.vt("sub", old, new, vl=vl))
             return [*self._rebase(a, delta, position, states), new]
 
@@ -402,8 +407,8 @@ class Matrix:
             targets = [em.one(d) for d in self.stream.anchors.yielded]
         # a lazy anchor may lag: totals are defined at the true one, so the results see the states moved there
         deltas = []
-        for old, target in zip(carried[n:], targets, strict=True):
-            _, zero_delta = safe_anchor(k, old, self.vl_m[0])
+        for a, (old, target) in enumerate(zip(carried[n:], targets, strict=True)):
+            _, zero_delta = safe_anchor(k, old, self.vl_m[0], self._bottom(a))
             deltas.append((zero_delta(k.vt("sub", old, target, vl=self.vl_m[0])),))
         r = self.stream.rebase
         for state in range(count):

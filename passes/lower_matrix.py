@@ -9,29 +9,27 @@ along m, and go straight into the multiply. Anchors move by the cascade's re-bas
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from rvgpu.ir.core import Func, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import KFunc
-from rvgpu.ir.types import DType, TensorType, VecType
+from rvgpu.ir.types import DType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import (
     FLOOR,
     IDENTITY,
     REDUCE_OP,
         State,
-    bind_all,
     ceil_div,
     clamp,
     decode,
     frame,
     reject,
-    results,
     safe_anchor,
 )
 from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan
+from rvgpu.passes.matrix_results import Results
 from rvgpu.passes.rows import Axis, Rows
 
 TAU = 8.0  # a running maximum moves its anchor only when it grew by more than this (then exp's argument stays <= TAU)
@@ -46,6 +44,9 @@ class Tiles:
     im: int
     jn: int
     bk: int
+
+
+States = list[Value | None]  # the vector states of a stream; None: it stands in scratchpad
 
 
 @dataclass(eq=False)
@@ -93,7 +94,10 @@ class Matrix:
         self.accs = {p.state.index: [[k.acc_alloc(p.state.dtype) for _ in range(tiles.jn)] for _ in range(tiles.im)]
                      for p in plan.products}
         self.atom_accs = {a.value: k.acc_alloc(a.value.tensor.dtype) for a in plan.atoms}
-        self.spill: Value | None = None
+        # vector states stand in scratchpad between the waves where a vector takes an eighth of the register file or more
+        n = len(plan.vectors)
+        self.park = k.spm_alloc(DType.f32, [k.const(n), k.const(te)], [k.const(te), k.const(1)], name="states", size_bytes=n * te * 4,
+                                per_warp=True) if plan.streamed_rows and len(self.stream.waves()) > 1 and 8 * te >= limits.vlen else None
 
     def _operand(self, leaf: Leaf, k_dim: Dim, lane: str, per_item: bool) -> None:
         if (leaf.value, lane) in self.operands:
@@ -133,10 +137,11 @@ class Matrix:
                         k.acc_zero(acc, self.vl_m[i], self.vl_n[j])
             lane_m = Axis(self.plan.m, self.m0, self.vl_m[0], te)
             with em.scope([lane_m] if self.plan.streamed_rows or self.plan.vectors else []):
-                init = [k.bcast(k.sconst(IDENTITY[s.kind], s.dtype), self.vl_m[0], te) for s in self.plan.vectors]
-                init += [k.bcast(k.sconst(self._bottom(a), DType.f32), self.vl_m[0], te) for a in range(len(self.stream.anchor_needs))]
+                states = self._keep([k.bcast(k.sconst(IDENTITY[s.kind], s.dtype), self.vl_m[0], te) for s in self.plan.vectors])
+                init = [s for s in states if s is not None]
+                init += [k.bcast(k.sconst(self.bottom(a), DType.f32), self.vl_m[0], te) for a in range(len(self.stream.anchor_needs))]
                 out = k.pipe(w, self.zero, self.R, t.bk, init, self._copy, self._block, private=False)
-                self._finish(out, n0)
+                Results(self).store(*self._parts(out), n0)
 
     # -- staging
     def _copy(self, w: Value, i: Value, stage: Value, wstage: Value) -> None:
@@ -256,8 +261,7 @@ class Matrix:
                 return []
 
             k.for_(0, self._rounded(em.extent(atom.dim)), self.kmax, [], mul)
-        n = len(self.plan.vectors)
-        states, anchors = list(carried[:n]), list(carried[n:])
+        states, anchors = self._parts(carried)
         position = k.idx("add", i, t0)
         moved: set[int] = set()
         for wave in self.stream.waves():
@@ -265,17 +269,37 @@ class Matrix:
                 if a not in moved:
                     states, anchors = self._move_anchor(a, position, states, anchors)
                     moved.add(a)
-            states = self._wave(wave, position, t0, rows, states, anchors)
-        return [*states, *anchors]
+            states = self._wave(wave, position, t0, rows, self._drop(states), anchors)
+        return [*(s for s in self._drop(states) if s is not None), *anchors]
 
-    def _vector_index(self, state: State) -> int | None:
-        return self.plan.vectors.index(state) if state in self.plan.vectors else None
+    def _parts(self, carried: list[Value]) -> tuple[States, list[Value]]:
+        """The vector states and the anchors of what a loop carries."""
+        n = 0 if self.park is not None else len(self.plan.vectors)
+        return [*carried[:n], *[None] * (len(self.plan.vectors) - n)], list(carried[n:])
 
-    def _bind_states(self, args: Sequence[Value], states: Sequence[Value]) -> dict[Value, Rows | Callable[[], Rows]]:
-        return bind_all([args[s.index] for s in self.plan.vectors], [(v,) for v in states])
+    def _keep(self, states: States) -> States:
+        """Stores the states that stand in scratchpad; they may be used once more until they are dropped."""
+        for m, s in enumerate(states):
+            if self.park is not None and s is not None:
+                self.k.store(self._place(m), s, self.vl_m[0], axis=1)
+        return self._drop(states)
 
-    def _wave(self, wave: list[State], position: Value, t0: Value, rows: Value, states: list[Value],
-              anchors: list[Value]) -> list[Value]:
+    def _drop(self, states: States) -> States:
+        return list(states) if self.park is None else [None] * len(states)
+
+    def _place(self, m: int) -> Value:
+        assert self.park is not None
+        return self.k.mem_at(self.park, [self.k.const(m), self.k.const(0)])
+
+    def _state(self, states: States, m: int) -> Value:
+        s = states[m]
+        return s if s is not None else self.k.load(self._place(m), self.vl_m[0], axis=1, lanes=self.limits.te)
+
+    def bind_states(self, args: Sequence[Value], states: States) -> dict[Value, Rows | Callable[[], Rows]]:
+        return {args[s.index]: (lambda m=m: (self._state(states, m),)) for m, s in enumerate(self.plan.vectors)}  # type: ignore[misc]
+
+    def _wave(self, wave: list[State], position: Value, t0: Value, rows: Value, states: States,
+              anchors: list[Value]) -> States:
         """One pass over the rows of a tile: vector states accumulate per lane, rows of A go into the multiply."""
         k, em = self.k, self.em
         step = max([2, *(self.kmax for s in wave if s.contraction)])
@@ -303,7 +327,7 @@ class Matrix:
             return out
 
         with em.scope(bind=binds):
-            init = [states[self.plan.vectors.index(s)] for s in mine]
+            init = [self._state(states, self.plan.vectors.index(s)) for s in mine]
             whole = k.idx("mul", k.idx("div", rows, step), step)
             parts = k.for_(0, whole, step, init, lambda t, p: some(t, p, step))
             for u in range(1, step):  # rows left over: 1 .. step - 1
@@ -313,6 +337,7 @@ class Matrix:
         out = list(states)
         for s, v in zip(mine, parts, strict=True):
             out[self.plan.vectors.index(s)] = v
+        self._keep(out)
         return out
 
     def _feed(self, state: State, at: Value, count: int) -> None:
@@ -344,36 +369,38 @@ class Matrix:
             return False
         return not any(op.name == "eq" for s in self.stream.states if a in s.anchors for op in s.body.ops)
 
-    def _bottom(self, a: int) -> float:
+    def bottom(self, a: int) -> float:
         return FLOOR if self._lazy(a) else float("-inf")
 
-    def _move_anchor(self, a: int, position: Value, states: list[Value], anchors: list[Value]) -> tuple[list[Value], list[Value]]:
+    def _move_anchor(self, a: int, position: Value, states: States, anchors: list[Value]) -> tuple[States, list[Value]]:
         k, em, vl = self.k, self.em, self.vl_m[0]
-        with em.scope(bind=self._bind_states(self.stream.anchors.args, states)):
+        with em.scope(bind=self.bind_states(self.stream.anchors.args, states)):
             target = em.one(self.stream.anchors.yielded[a])
         old = anchors[a]
 
         def move(new: Value) -> list[Value]:
-            _, zero_delta = safe_anchor(k, old, vl, self._bottom(a))
+            _, zero_delta = safe_anchor(k, old, vl, self.bottom(a))
             delta = zero_delta(k.vt("sub", old, new, vl=vl))
             return [*self._rebase(a, delta, position, states), new]
 
+        stay = [s for s in states if s is not None] if self.park is None else []
+
         if self._lazy(a):
             grown = k.vt("gt", target, k.vt("add", old, k.sconst(TAU, DType.f32), vl=vl), vl=vl)
-            out = k.if_(k.vote("any", grown, vl), lambda: move(k.select(grown, target, old, vl)), lambda: [*states, old])
+            out = k.if_(k.vote("any", grown, vl), lambda: move(k.select(grown, target, old, vl)), lambda: [*stay, old])
         else:
             out = move(target)
-        return list(out[:-1]), [*anchors[:a], out[-1], *anchors[a + 1:]]
+        return self._parts(list(out))[0], [*anchors[:a], out[-1], *anchors[a + 1:]]
 
-    def _rebase(self, a: int, delta: Value, position: Value, states: list[Value]) -> list[Value]:
-        """States that use anchor a, moved by delta = old - new; the other anchors stay."""
+    def _rebase(self, a: int, delta: Value, position: Value, states: States) -> list[Value]:
+        """States that use anchor a, moved by delta = old - new; the other anchors stay. Returns those that a loop carries."""
         k, em, vl = self.k, self.em, self.vl_m[0]
         r = self.stream.rebase
         n = len(self.stream.states)
         zero = k.sconst(0.0, DType.f32)
-        binds = self._bind_states(r.args, states)
+        binds = self.bind_states(r.args, states)
         binds |= {arg: ((delta if j == a else zero),) for j, arg in enumerate(r.args[n:])}
-        out = list(states)
+        out = self._drop(states)
         with em.scope(bind=binds):
             for m, s in enumerate(self.plan.vectors):
                 if a in s.anchors:
@@ -395,112 +422,4 @@ class Matrix:
 
         with em.scope(bind=binds):
             k.if_(k.cmp("gt", position, 0), columns)  # before the first block the accumulators are zero
-        return out
-
-    # -- results
-    def _finish(self, carried: list[Value], n0: Value) -> None:
-        k, em, te = self.k, self.em, self.limits.te
-        n = len(self.plan.vectors)
-        count = len(self.stream.states)
-        binds = self._bind_states(self.stream.anchors.args, carried[:n])
-        with em.scope(bind=binds):
-            targets = [em.one(d) for d in self.stream.anchors.yielded]
-        # a lazy anchor may lag: totals are defined at the true one, so the results see the states moved there
-        deltas = []
-        for a, (old, target) in enumerate(zip(carried[n:], targets, strict=True)):
-            _, zero_delta = safe_anchor(k, old, self.vl_m[0], self._bottom(a))
-            deltas.append((zero_delta(k.vt("sub", old, target, vl=self.vl_m[0])),))
-        r = self.stream.rebase
-        for state in range(count):
-            em.alias[self.stream.finish.args[state]] = r.yielded[state]
-        binds = self._bind_states(r.args, carried[:n]) | bind_all(r.args[count:], deltas)
-        binds |= bind_all(self.stream.finish.args[count:], [(safe_anchor(k, t, self.vl_m[0])[0],) for t in targets])
-        spills: dict[Value, int] = {}
-        with em.scope(bind=binds):
-            outs = results(self.func, self.k)
-            for name, v, t in outs:
-                if not set(self.plan.n) & set(t.dims):
-                    k.if_(k.cmp("eq", n0, 0), lambda name=name, v=v, t=t: self._store_m(name, v, t))  # type: ignore[misc]
-            for x in dict.fromkeys(y for _, v, t in outs if set(self.plan.n) & set(t.dims) for y in self._per_row(v)):
-                spills[x] = len(spills)
-            if spills:
-                size = len(spills) * te
-                with k.at(em.root):
-                    self.spill = k.spm_alloc(DType.f32, [k.const(len(spills)), k.const(te)], [k.const(te), k.const(1)],
-                                             name="spill", size_bytes=size * 4, per_warp=True)
-                for v, slot in spills.items():
-                    k.store(k.mem_at(self.spill, [k.const(slot), k.const(0)]), em.one(v), self.vl_m[0], axis=1)
-        wide = [o for o in outs if set(self.plan.n) & set(o[2].dims)]
-        for i in range(self.tiles.im):
-            for j in range(self.tiles.jn):
-                self._store_tile(i, j, wide, spills)
-
-    def _store_m(self, name: str, v: Value, t: TensorType) -> Sequence[Value]:
-        k, em = self.k, self.em
-        x = em.one(v)
-        mem, lane = em.address(name, t.dims, t.dtype, (), 0)
-        assert lane is not None
-        k.store(mem, x if isinstance(x.type, VecType) else k.bcast(x, self.vl_m[0], self.limits.te), self.vl_m[0], axis=lane)
-        return []
-
-    def _uses(self, v: Value) -> tuple[bool, bool]:
-        """(depends on a vector state or anchor, depends on an accumulator) of a value behind the stream."""
-        v = self.em.resolve(v)
-        for args in (self.stream.rebase.args, self.stream.finish.args):
-            if v in args:
-                n = args.index(v)
-                contraction = n < len(self.stream.states) and self.stream.states[n].contraction
-                return not contraction, contraction
-        if v.op is None or not v.op.operands:
-            return False, False
-        parts = [self._uses(x) for x in v.op.operands]
-        return any(p[0] for p in parts), any(p[1] for p in parts)
-
-    def _per_row(self, v: Value) -> list[Value]:
-        """The largest subexpressions of v that are made from vector states alone: they vary with m only."""
-        v = self.em.resolve(v)
-        vector, acc = self._uses(v)
-        if not vector:
-            return []
-        if not acc and not set(v.tensor.dims) & set(self.plan.n):
-            return [v]
-        assert v.op is not None
-        return [x for o in v.op.operands for x in self._per_row(o)]
-
-    def _store_tile(self, i: int, j: int, outs: list[tuple[str, Value, TensorType]], spills: dict[Value, int]) -> None:
-        """An accumulator tile, row by row with lanes along n, through the rest of the math into memory."""
-        k, em, te = self.k, self.em, self.limits.te
-        first = k.idx("add", self.m0, i * te)
-        lane = Axis(self.plan.n, k.idx("add", self.n0, j * te), self.vl_n[j], te)
-
-        def some(row: Value, count: int) -> list[Value]:
-            def at(u: int) -> Value:
-                return k.idx("add", row, u) if u else row
-
-            binds: dict[Value, Rows | Callable[[], Rows]] = {}
-            for s_index, tiles in self.accs.items():
-                binds[self.stream.rebase.args[s_index]] = lambda acc=tiles[i][j]: tuple(  # type: ignore[misc]
-                    k.acc_read(acc, at(u), self.vl_n[j], axis="row") for u in range(count))
-            for v, slot in spills.items():
-                binds[v] = lambda slot=slot: tuple(  # type: ignore[misc]
-                    k.s_load(k.mem_at(self._spill(), [k.const(slot), at(u)])) for u in range(count))
-            with em.scope([Axis(self.plan.m, k.idx("add", first, row))], binds, rows=count):
-                for name, v, t in outs:
-                    xs = em.emit(v)
-                    for u in range(count):
-                        x = xs[u % len(xs)]
-                        x = x if isinstance(x.type, VecType) else k.bcast(x, self.vl_n[j], te)
-                        mem, axis = em.address(name, t.dims, t.dtype, (), u)
-                        assert axis is not None
-                        k.store(mem, x, self.vl_n[j], axis=axis)
-            return []
-
-        with ExitStack() as stack:
-            stack.enter_context(em.scope([lane]))
-            whole = k.idx("mul", k.idx("div", self.vl_m[i], 2), 2)
-            k.for_(0, whole, 2, [], lambda r, _: some(r, 2))
-            k.if_(k.cmp("gt", self.vl_m[i], whole), lambda: some(whole, 1))
-
-    def _spill(self) -> Value:
-        assert self.spill is not None
-        return self.spill
+        return [s for s in self._keep(out) if s is not None]

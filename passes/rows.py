@@ -64,6 +64,7 @@ class Staged:
 
 
 COMMUTATIVE = frozenset({"add", "mul", "max", "min", "and", "or", "eq", "ne"})
+INVERSE = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}
 SWAPPED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le", "eq": "eq", "ne": "ne"}
 
 
@@ -324,6 +325,15 @@ class Emitter:
             lanes = k.vt("add", lanes, k.s_from_idx(piece.offset), vl=axis.vl)
         return (lanes,)
 
+    def _inverse(self, mask: Value, vl: Value) -> Value | None:
+        """The opposite of an integer comparison."""
+        if mask.op is None or mask.op.name[3:] not in INVERSE:
+            return None
+        a, b, _ = mask.op.operands
+        t = a.type
+        assert isinstance(t, VecType)
+        return None if t.dtype.is_float else self.k.vt(INVERSE[mask.op.name[3:]], a, b, vl=vl)
+
     def apply(self, name: str, xs: list[Value], attrs: Mapping[str, object], dtype: DType) -> Value:
         """One elementwise op on scalars and vectors."""
         k = self.k
@@ -342,6 +352,10 @@ class Emitter:
                 mask = k.bcast(mask, vl, axis.lanes)
             if not isinstance(x.type, VecType) and not isinstance(y.type, VecType):
                 y = k.bcast(y, vl, axis.lanes)
+            if isinstance(x.type, VecType) and not isinstance(y.type, VecType):
+                other = self._inverse(mask, vl)
+                if other is not None:  # a merge takes its scalar where the mask is set
+                    mask, x, y = other, y, x
             return k.select(mask, x, y, vl)
         if len(xs) == 2 and isinstance(xs[0].type, ScalarType):
             if name in COMMUTATIVE or name in CMPS:

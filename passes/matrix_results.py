@@ -1,0 +1,127 @@
+"""The results of a tile kernel: what a row needs from the vector states becomes a table of factors, then the accumulators go row by row
+through the rest of the math into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from rvgpu.ir.core import Value
+from rvgpu.ir.types import DType, TensorType, VecType
+from rvgpu.passes.kernel import bind_all, results, safe_anchor
+from rvgpu.passes.rows import Axis, Rows
+
+if TYPE_CHECKING:
+    from rvgpu.passes.lower_matrix import Matrix, States
+
+
+class Results:
+    def __init__(self, low: Matrix) -> None:
+        self.low, self.k, self.em, self.plan, self.stream = low, low.k, low.em, low.plan, low.stream
+        self.table: Value | None = None
+
+    def store(self, states: States, anchors: list[Value], n0: Value) -> None:
+        """The results from the states at the end of the streamed dim."""
+        k, em, te, low = self.k, self.em, self.low.limits.te, self.low
+        count = len(self.stream.states)
+        binds = low.bind_states(self.stream.anchors.args, states)
+        with em.scope(bind=binds):
+            targets = [em.one(d) for d in self.stream.anchors.yielded]
+        # a lazy anchor may lag: totals are defined at the true one, so the results see the states moved there
+        deltas = []
+        for a, (old, target) in enumerate(zip(anchors, targets, strict=True)):
+            _, zero_delta = safe_anchor(k, old, self.low.vl_m[0], low.bottom(a))
+            deltas.append((zero_delta(k.vt("sub", old, target, vl=self.low.vl_m[0])),))
+        r = self.stream.rebase
+        for state in range(count):
+            em.alias[self.stream.finish.args[state]] = r.yielded[state]
+        binds = low.bind_states(r.args, states) | bind_all(r.args[count:], deltas)
+        binds |= bind_all(self.stream.finish.args[count:], [(safe_anchor(k, t, self.low.vl_m[0])[0],) for t in targets])
+        factors: dict[Value, int] = {}
+        with em.scope(bind=binds):
+            outs = results(low.func, k)
+            for name, v, t in outs:
+                if not set(self.plan.n) & set(t.dims):
+                    k.if_(k.cmp("eq", n0, 0), lambda name=name, v=v, t=t: self._store_m(name, v, t))  # type: ignore[misc]
+            for x in dict.fromkeys(y for _, v, t in outs if set(self.plan.n) & set(t.dims) for y in self._per_row(v)):
+                factors[x] = len(factors)
+            if factors:
+                size = len(factors) * te
+                with k.at(em.root):
+                    self.table = k.spm_alloc(DType.f32, [k.const(len(factors)), k.const(te)], [k.const(te), k.const(1)],
+                                             name="factors", size_bytes=size * 4, per_warp=True)
+                for v, slot in factors.items():
+                    k.store(k.mem_at(self.table, [k.const(slot), k.const(0)]), em.one(v), self.low.vl_m[0], axis=1)
+        wide = [o for o in outs if set(self.plan.n) & set(o[2].dims)]
+        for i in range(self.low.tiles.im):
+            for j in range(self.low.tiles.jn):
+                self._store_tile(i, j, wide, factors)
+
+    def _store_m(self, name: str, v: Value, t: TensorType) -> Sequence[Value]:
+        k, em = self.k, self.em
+        x = em.one(v)
+        mem, lane = em.address(name, t.dims, t.dtype, (), 0)
+        assert lane is not None
+        k.store(mem, x if isinstance(x.type, VecType) else k.bcast(x, self.low.vl_m[0], self.low.limits.te), self.low.vl_m[0], axis=lane)
+        return []
+
+    def _uses(self, v: Value) -> tuple[bool, bool]:
+        """(depends on a vector state or anchor, depends on an accumulator) of a value behind the stream."""
+        v = self.em.resolve(v)
+        for args in (self.stream.rebase.args, self.stream.finish.args):
+            if v in args:
+                n = args.index(v)
+                contraction = n < len(self.stream.states) and self.stream.states[n].contraction
+                return not contraction, contraction
+        if v.op is None or not v.op.operands:
+            return False, False
+        parts = [self._uses(x) for x in v.op.operands]
+        return any(p[0] for p in parts), any(p[1] for p in parts)
+
+    def _per_row(self, v: Value) -> list[Value]:
+        """The largest subexpressions of v that are made from vector states alone: they vary with m only."""
+        v = self.em.resolve(v)
+        vector, acc = self._uses(v)
+        if not vector:
+            return []
+        if not acc and not set(v.tensor.dims) & set(self.plan.n):
+            return [v]
+        assert v.op is not None
+        return [x for o in v.op.operands for x in self._per_row(o)]
+
+    def _store_tile(self, i: int, j: int, outs: list[tuple[str, Value, TensorType]], factors: dict[Value, int]) -> None:
+        """An accumulator tile, row by row with lanes along n, through the rest of the math into memory."""
+        k, em, te = self.k, self.em, self.low.limits.te
+        first = k.idx("add", self.low.m0, i * te)
+        lane = Axis(self.plan.n, k.idx("add", self.low.n0, j * te), self.low.vl_n[j], te)
+
+        def some(row: Value, count: int) -> list[Value]:
+            def at(u: int) -> Value:
+                return k.idx("add", row, u) if u else row
+
+            binds: dict[Value, Rows | Callable[[], Rows]] = {}
+            for s_index, tiles in self.low.accs.items():
+                binds[self.stream.rebase.args[s_index]] = lambda acc=tiles[i][j]: tuple(  # type: ignore[misc]
+                    k.acc_read(acc, at(u), self.low.vl_n[j], axis="row") for u in range(count))
+            for v, slot in factors.items():
+                binds[v] = lambda slot=slot: tuple(  # type: ignore[misc]
+                    k.s_load(k.mem_at(self._table(), [k.const(slot), at(u)])) for u in range(count))
+            with em.scope([Axis(self.plan.m, k.idx("add", first, row))], binds, rows=count):
+                for name, v, t in outs:
+                    xs = em.emit(v)
+                    for u in range(count):
+                        x = xs[u % len(xs)]
+                        x = x if isinstance(x.type, VecType) else k.bcast(x, self.low.vl_n[j], te)
+                        mem, axis = em.address(name, t.dims, t.dtype, (), u)
+                        assert axis is not None
+                        k.store(mem, x, self.low.vl_n[j], axis=axis)
+            return []
+
+        with em.scope([lane]):
+            whole = k.idx("mul", k.idx("div", self.low.vl_m[i], 2), 2)
+            k.for_(0, whole, 2, [], lambda r, _: some(r, 2))
+            k.if_(k.cmp("gt", self.low.vl_m[i], whole), lambda: some(whole, 1))
+
+    def _table(self) -> Value:
+        assert self.table is not None
+        return self.table

@@ -133,7 +133,7 @@ class Lanes:
         if name == "fma":
             return self.fma(*xs)
         if name == "exp" and anchored:
-            return self.unit_exp(xs[0]) if self.has_exp else self.exp(xs[0])
+            return self.middle_exp(xs[0])
         out: Val = getattr(self, name)(*xs)
         return out
 
@@ -205,6 +205,10 @@ class Lanes:
         r = self.fma(fn, self.f(-1.428606765330187e-06), r)
         return self.keep_nan(x, self.scaled(self._exp_small(r), n))
 
+    def middle_exp(self, x: Val) -> Val:
+        """e^x where 0 will do below -64 and infinity above 64."""
+        return self.unit_exp(x) if self.has_exp else self.exp(x)
+
     def _exp_small(self, r: Val) -> Val:
         """e^r, |r| <= ln2 / 2."""
         if self.has_exp:
@@ -264,7 +268,7 @@ class Lanes:
         for c in (-1.06777877e-1, -6.34846687e-1, -1.28717512e-1):
             big = self.fma(big, t, self.f(c))
         big = self.fma(big, t, self.neg(t))
-        big = self.rvv("vfrsub", self.exp(big), self.f(1.0), frm=True)
+        big = self.rvv("vfrsub", self.middle_exp(big), self.f(1.0), frm=True)
         big = self.rvv("vfsgnj", big, x)
         small = self.horner(s, [-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1])
         small = self.fma(small, x, x)
@@ -272,7 +276,7 @@ class Lanes:
 
     def tanh(self, x: Val) -> Val:
         t = self.abs(x)
-        e = self.exp(self.rvv("vfmul", t, self.f(2.0), frm=True))
+        e = self.middle_exp(self.rvv("vfmul", t, self.f(2.0), frm=True))
         big = self.rvv("vfrdiv", self.rvv("vfadd", e, self.f(1.0), frm=True), self.f(-2.0), frm=True)
         big = self.rvv("vfsgnj", self.rvv("vfadd", big, self.f(1.0), frm=True), x)
         s = self.rvv("vfmul", x, x, frm=True)

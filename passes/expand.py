@@ -26,6 +26,10 @@ class Expand:
         return [Func(func.name, func.params, block, results, func.result_types, func.loc, func.result_names)]
 
 
+def is_macro(op: Op) -> bool:
+    return hasattr(_Expander, "x_" + op.name) and not (op.name == "mod" and not op.result.tensor.dtype.is_float)
+
+
 class _Expander:
     def __init__(self, b: Builder) -> None:
         self.b = b

@@ -28,7 +28,7 @@ from rvgpu.passes.kernel import (
     reject,
     safe_anchor,
 )
-from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan
+from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan, n_lanes
 from rvgpu.passes.matrix_results import Results
 from rvgpu.passes.rows import Axis, Rows
 
@@ -82,6 +82,12 @@ class Matrix:
         k = self.k
         self.m_off = k.idx("mul", k.idx("div", self.warp, tiles.wn), tiles.im * te)
         self.n_off = k.idx("mul", k.idx("rem", self.warp, tiles.wn), tiles.jn * te)
+        self.working: Value | None = None  # whether this warp has a tile; all have one unless the scratchpad has no room for their operands
+        if tiles.wm * tiles.wn < limits.warps:
+            self.working = k.cmp("lt", self.warp, tiles.wm * tiles.wn)
+            self.m_off = k.idx_select(self.working, self.m_off, 0)
+        # rows of a score tile, and lanes of a B operand: TE, or the block's or the buffer's where those are smaller
+        self.keys = self.te if tiles.bk >= te else k.idx("min", self.te, tiles.bk)
         self.m_tiles, self.n_tiles = ceil_div(k, self.M, self.bm), ceil_div(k, self.N, self.bn)
         self.operands: dict[tuple[Value, str], Operand] = {}
         for p in plan.products:
@@ -103,9 +109,8 @@ class Matrix:
         if (leaf.value, lane) in self.operands:
             return
         k = self.k
-        te = self.limits.te
         k_cap = self.tiles.bk if k_dim == self.stream.dim else -(-self.limits.bound(k_dim) // self.kmax) * self.kmax
-        lane_cap = {"m": self.bm, "n": self.bn, "r": -(-self.tiles.bk // te) * te}[lane]
+        lane_cap = {"m": self.bm, "n": n_lanes(self.plan, self.limits, self.bn), "r": self.tiles.bk}[lane]
         dtype = self.em.tensors[leaf.value][2]
         buffer = k.spm_alloc(dtype, [k.const(2), k.const(k_cap), k.const(lane_cap)],
                              [k.const(k_cap * lane_cap), k.const(lane_cap), k.const(1)],
@@ -129,6 +134,8 @@ class Matrix:
         self.m0, self.n0 = k.idx("add", m0, self.m_off), k.idx("add", n0, self.n_off)
         te = self.limits.te
         self.vl_m = [clamp(k, k.idx("sub", self.M, k.idx("add", self.m0, i * te)), self.te) for i in range(t.im)]
+        if self.working is not None:
+            self.vl_m = [k.idx_select(self.working, vl, 0) for vl in self.vl_m]
         self.vl_n = [clamp(k, k.idx("sub", self.N, k.idx("add", self.n0, j * te)), self.te) for j in range(t.jn)]
         with em.scope([Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)]):
             for tiles in self.accs.values():
@@ -185,7 +192,8 @@ class Matrix:
 
     def _load(self, op: Operand, at: Value, lane: Value) -> Value:
         assert op.stage is not None
-        return self.k.opnd_load(self.k.mem_at(op.buffer, [op.stage, at, lane]), self.kmax, self.te, k_axis=1, lane_axis=2)
+        vl = self.te if op.lane_cap >= self.limits.te else self.k.idx("min", self.te, op.lane_cap)
+        return self.k.opnd_load(self.k.mem_at(op.buffer, [op.stage, at, lane]), self.kmax, vl, k_axis=1, lane_axis=2)
 
     def _rounded(self, x: Value) -> Value:
         return self.k.idx("mul", ceil_div(self.k, x, self.kmax), self.kmax) if self.kmax > 1 else x
@@ -206,7 +214,7 @@ class Matrix:
         def tile(t0: Value, carried: list[Value]) -> Sequence[Value]:
             return self._streamed_tile(i, t0, clamp(k, k.idx("sub", rows, t0), self.limits.te), carried)
 
-        if self.tiles.bk == self.limits.te:
+        if self.tiles.bk <= self.limits.te:
             return tile(k.const(0), carried)
         return k.for_(0, rows, self.limits.te, carried, tile)
 
@@ -252,12 +260,12 @@ class Matrix:
         k, em = self.k, self.em
         for atom in self.plan.atoms:
             acc = self.atom_accs[atom.value]
-            k.acc_zero(acc, self.te, self.vl_m[0])
+            k.acc_zero(acc, self.keys, self.vl_m[0])
             keys, query = self.operands[atom.keys.value, "r"], self.operands[atom.query.value, "m"]
 
             def mul(c: Value, _: list[Value], acc: Value = acc, keys: Operand = keys, query: Operand = query) -> list[Value]:
                 a, b = self._load(keys, c, t0), self._load(query, c, self.m_off)
-                k.mma(acc, a, b, self.te, self.vl_m[0])
+                k.mma(acc, a, b, self.keys, self.vl_m[0])
                 return []
 
             k.for_(0, self._rounded(em.extent(atom.dim)), self.kmax, [], mul)

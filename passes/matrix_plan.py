@@ -67,6 +67,27 @@ class MatrixPlan:
         return {n for a in self.atoms for n in a.dim.names}
 
 
+STAGING = 224 << 10  # bytes; not the machine's scratchpad: what decides a result's bytes depends on the kernel, VLEN and TE alone
+
+
+def stream_block(plan: MatrixPlan, limits: Limits) -> int:
+    """Rows of the streamed dim between two moves of an anchor: TE, or less where two stages of one warp's operands outgrow STAGING."""
+    te, size = limits.te, plan.dtype.bits // 8
+    c = sum(limits.bound(a.dim) for a in plan.atoms)
+    bk = te
+    while bk > KMAX[plan.dtype.bits] * 8 and 2 * size * (bk * te * len(plan.products) + bk * c + te * c) > STAGING:
+        bk //= 2
+    return bk
+
+
+def n_lanes(plan: MatrixPlan, limits: Limits, bn: int) -> int:
+    """Lanes of a staged B operand: all `bn`, but no more than the dim may have when that is less than one tile."""
+    n = 1
+    for d in plan.n:
+        n *= max(1, limits.bound(d))
+    return min(bn, max(32, -(-n // 32) * 32)) if bn == limits.te else bn
+
+
 def leaf_of(em: Emitter, v: Value) -> Leaf | None:
     v = em.resolve(v)
     if v in em.tensors:

@@ -118,6 +118,9 @@ class Results:
             return []
 
         with em.scope([lane]):
+            if 4 * te >= self.low.limits.vlen:  # a vector is a quarter of the registers
+                k.for_(0, self.low.vl_m[i], 1, [], lambda r, _: some(r, 1))
+                return
             whole = k.idx("mul", k.idx("div", self.low.vl_m[i], 2), 2)
             k.for_(0, whole, 2, [], lambda r, _: some(r, 2))
             k.if_(k.cmp("gt", self.low.vl_m[i], whole), lambda: some(whole, 1))

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rvgpu.errors import RvgpuError
+from rvgpu.errors import EXIT_USAGE, RvgpuError
 from rvgpu.ir.core import Func
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import KFunc
 from rvgpu.passes.context import Context, Facts, Limits, Remark
+from rvgpu.passes.expand import is_macro
 from rvgpu.passes.lower_matrix import Matrix, Tiles
 from rvgpu.passes.lower_vector import lower_vector
-from rvgpu.passes.matrix_plan import MATRIX_DTYPES, MatrixPlan, plan_matrix
+from rvgpu.passes.matrix_plan import MATRIX_DTYPES, MatrixPlan, n_lanes, plan_matrix, stream_block
+
+FIELDS = ("wm", "wn", "im", "jn", "bk")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Tile:
     level = "tensor"
 
     def run(self, func: Func, context: Context) -> list[KFunc]:
+        _check_order(func)
         limits = context.limits()
         plan = plan_matrix(func, limits)
         if plan is None:
@@ -62,27 +66,47 @@ class Tile:
                 if best is None or c < best[0]:
                     best = c, t
         if best is None:
-            assert smallest is not None
+            if smallest is None:
+                raise self._illegal(plan, limits)
             return smallest[1], cost(plan, limits, facts, smallest[1])
         return best[1], best[0]
 
+    def _illegal(self, plan: MatrixPlan, limits: Limits) -> RvgpuError:
+        legal = list(Tile().candidates(plan, limits))
+        asked = ",".join(f"{f}={getattr(self, f)}" for f in FIELDS if getattr(self, f))
+        error = RvgpuError("E311", f"no tiling of this kernel on this machine has {asked}", exit_code=EXIT_USAGE)
+        for f in FIELDS:
+            if getattr(self, f):
+                error.note(f"{f}: {', '.join(map(str, sorted({getattr(t, f) for t in legal})))}")
+        return error.hint("each is possible, not every combination is; --remarks prints the one that is chosen")
+
     def candidates(self, plan: MatrixPlan, limits: Limits) -> Iterator[Tiles]:
-        te, warps = limits.te, limits.warps
+        warps = limits.warps
         per_tile = len(plan.products)
-        for wn in (n for n in range(1, warps + 1) if warps % n == 0):
-            if plan.streamed_rows and wn != 1:
-                continue
+        divisors = [n for n in range(1, warps + 1) if warps % n == 0]
+        sides = [(wm, 1) for wm in divisors] if plan.streamed_rows else [(warps // wn, wn) for wn in divisors]
+        for wm, wn in sides:
             for im in (1,) if plan.streamed_rows else (1, 2, 4):
                 for jn in (1, 2, 3, 4):
                     if im * jn * per_tile + len(plan.atoms) > 4:
                         continue  # four accumulators
                     if not plan.streamed_rows and im + jn * per_tile > 4:
                         continue  # four operand groups of eight registers each
-                    for bk in (te,) if plan.streamed_rows else (32, 64, 128, 256):
-                        t = Tiles(warps // wn, wn, im, jn, bk)
-                        if all(want in (0, got) for want, got in zip((self.wm, self.wn, self.im, self.jn, self.bk),
-                                                                     (t.wm, t.wn, t.im, t.jn, t.bk), strict=True)):
+                    for bk in (stream_block(plan, limits),) if plan.streamed_rows else (32, 64, 128, 256):
+                        t = Tiles(wm, wn, im, jn, bk)
+                        if all(getattr(self, f) in (0, getattr(t, f)) for f in FIELDS):
                             yield t
+
+
+def _check_order(func: Func) -> None:
+    """tile takes clusters: macros expanded, at most one stream, and no reduction beside it."""
+    streams = 0
+    for op in func.body.ops:
+        streams += op.name == "stream"
+        before = "expand" if is_macro(op) else "cascade" if op.name in ("reduce", "contract") else "cluster" if streams > 1 else ""
+        if before:
+            raise RvgpuError("E311", f"tile: {func.name} has a `{op.name}` that `{before}` was to take apart", op.loc, exit_code=EXIT_USAGE).hint(
+                "run expand, simplify, cluster and cascade before tile; '+tile{bk=64}' is the whole pipeline with that option")
 
 
 def _shape(plan: MatrixPlan, limits: Limits, t: Tiles) -> tuple[int, int]:
@@ -97,7 +121,7 @@ def _operand_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> list[tuple[int
     for p in plan.products:
         if p.a is not None:
             out[p.a.value, "m"] = (t.bk * bm * size, p.a.dims[-1] == plan.stream.dim, False)
-        out[p.b.value, "n"] = (t.bk * bn * size, p.b.dims[-1] == plan.stream.dim, False)
+        out[p.b.value, "n"] = (t.bk * n_lanes(plan, limits, bn) * size, p.b.dims[-1] == plan.stream.dim, False)
     for a in plan.atoms:
         c = limits.bound(a.dim)
         out[a.keys.value, "r"] = (t.bk * c * size, a.keys.dims[-1] == a.dim, False)
@@ -106,8 +130,9 @@ def _operand_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> list[tuple[int
 
 
 def spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
-    """Two stages of every operand and the per-warp spill rows (at most four)."""
-    return sum(2 * b for b, _, _ in _operand_bytes(plan, limits, t)) + 1024 + limits.warps * 4 * limits.te * 4
+    """Two stages of every operand, and per warp the rows of the vector states and of the factors (at most four, the plan's states)."""
+    rows = 4 + (len(plan.vectors) if plan.streamed_rows else 0)
+    return sum(2 * b for b, _, _ in _operand_bytes(plan, limits, t)) + 1024 + limits.warps * rows * limits.te * 4
 
 
 def _product(limits: Limits, dims: tuple[Dim, ...]) -> int:

@@ -27,9 +27,8 @@ from tests.test_zoo import ZOO
 
 SHAPES = [(vlen, te) for vlen in (128, 256, 512, 1024) for te in (vlen // 32, vlen // 16, vlen // 8, vlen // 4) if te >= 4]
 INT8 = "def f(a: i8[M, K], sa: f32[M], b: i8[K, N], sb: f32[N]) -> bf16[M, N]:\n    acc: i32 = a @ b\n    return f32(acc) * sa * sb"
-MOST_SPILLS = {32: 0, 16: 2, 8: 12, 4: 22}  # vector spill stores of attention by VLEN / TE, in its prologues and epilogues too: docs/status.md
-MOST_RELOADS = {32: 0, 16: 0, 8: 1, 4: 5}  # in an inner loop; at VLEN / 8 the lane numbers of the causal mask come back into v0 once a step
-TOO_LARGE = {(512, 128, "f32"), (1024, 128, "f32"), *((1024, 256, d) for d in ("bf16", "f16", "f32"))}  # E310: no smaller staging yet
+MOST_SPILLS = {32: 0, 16: 0, 8: 0, 4: 6}  # vector spill stores of attention by VLEN / TE: at VLEN / 4 a vector is a quarter of the registers
+MOST_RELOADS = {32: 0, 16: 0, 8: 0, 4: 5}  # in an inner loop
 GEMM = {"M": 512, "N": 512, "K": 512}
 HEADS = {"B": 1, "G": 2, "R": 4, "S": 128, "T": 128, "D": 64}
 
@@ -98,17 +97,13 @@ def test_gemm_with_an_epilogue(vlen, te):
 @pytest.mark.parametrize("vlen,te", SHAPES)
 def test_attention(vlen, te, dtype):
     k = Kernel(ZOO["attention"], {"bf16": dtype})
-    if (vlen, te, dtype) in TOO_LARGE:
-        with pytest.raises(RvgpuError, match="E310"):
-            listing(k, vlen, te, HEADS)
-        return
     lines = listing(k, vlen, te, HEADS)
     assert sum(n.startswith("sf.mm.") for n, _ in lines) >= 2 and any(n == "sf.vfexp.v" for n, _ in lines)
     assert len(spills(lines)) <= MOST_SPILLS[vlen // te]
     inner = lines.inner_loops()
     assert len(inner) == 2  # scores, and what they weigh
     for body in inner:
-        assert len(spills(body)) <= (0 if vlen // te >= 8 else 3) and len(reloads(body)) <= MOST_RELOADS[vlen // te]
+        assert len(spills(body)) <= (0 if vlen // te >= 8 else 1) and len(reloads(body)) <= MOST_RELOADS[vlen // te]
 
 
 # -- every op of level K

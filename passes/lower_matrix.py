@@ -134,8 +134,6 @@ class Matrix:
         self.m0, self.n0 = k.idx("add", m0, self.m_off), k.idx("add", n0, self.n_off)
         te = self.limits.te
         self.vl_m = [clamp(k, k.idx("sub", self.M, k.idx("add", self.m0, i * te)), self.te) for i in range(t.im)]
-        if self.working is not None:
-            self.vl_m = [k.idx_select(self.working, vl, 0) for vl in self.vl_m]
         self.vl_n = [clamp(k, k.idx("sub", self.N, k.idx("add", self.n0, j * te)), self.te) for j in range(t.jn)]
         with em.scope([Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)]):
             for tiles in self.accs.values():
@@ -148,7 +146,15 @@ class Matrix:
                 init = [s for s in states if s is not None]
                 init += [k.bcast(k.sconst(self.bottom(a), DType.f32), self.vl_m[0], te) for a in range(len(self.stream.anchor_needs))]
                 out = k.pipe(w, self.zero, self.R, t.bk, init, self._copy, self._block, private=False)
-                Results(self).store(*self._parts(out), n0)
+
+                def end() -> Sequence[Value]:
+                    Results(self).store(*self._parts(out), n0)
+                    return []
+
+                if self.working is not None:
+                    k.if_(self.working, end)
+                else:
+                    end()
 
     # -- staging
     def _copy(self, w: Value, i: Value, stage: Value, wstage: Value) -> None:
@@ -214,9 +220,10 @@ class Matrix:
         def tile(t0: Value, carried: list[Value]) -> Sequence[Value]:
             return self._streamed_tile(i, t0, clamp(k, k.idx("sub", rows, t0), self.limits.te), carried)
 
-        if self.tiles.bk <= self.limits.te:
-            return tile(k.const(0), carried)
-        return k.for_(0, rows, self.limits.te, carried, tile)
+        def block() -> Sequence[Value]:
+            return tile(k.const(0), carried) if self.tiles.bk <= self.limits.te else k.for_(0, rows, self.limits.te, carried, tile)
+
+        return k.if_(self.working, block, lambda: carried) if self.working is not None else block()
 
     def _multiply(self, rows: Value) -> None:
         """Both factors stand in scratchpad. Whole tiles share one tile configuration; ragged ones set tm and tn for each multiply."""

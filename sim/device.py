@@ -148,7 +148,7 @@ class Device:
         return int(a.ctypes.data)
 
     def _queue(self, bytes_per_cycle: int) -> int:
-        q = Queue(self._array(WINDOWS * 4, np.uint32), max(1, 256 * 64 // bytes_per_cycle), 0, 0)
+        q = Queue(self._array(WINDOWS * 4, np.uint32), max(1, 256 * 64 // bytes_per_cycle), 0, 0, 0)
         self._keep.append(q)
         return ctypes.addressof(q)
 

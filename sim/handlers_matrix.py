@@ -142,24 +142,29 @@ def wide(p: int, form: int) -> int:
 def settle(w: Warp, g: Gpu, tile: int) -> int:
     """Does the multiplies that wait for a tile; before anything else reads or writes it."""
     steps = w.mm_waiting[tile]
-    if steps == 0:
-        return OK
-    w.mm_waiting[tile] = 0
-    shape = w.mm_shape[tile]
-    n, tm, form = shape & 0xFFFFF, (shape >> 20) & 0xFFFF, (shape >> 48) & 1
-    te = g.te
-    t, ops = address(w.tmp), w.operands + tile * 32 * te
-    for s in range(steps):  # B's two rows of each step as f32
-        b, row = ops + s * 8 * te + 4 * te, t + s * 8 * te
+    if steps != 0:
+        w.mm_waiting[tile] = 0
+        if (w.mm_shape[tile] >> 48) & 1 != 0:
+            multiply(w, g, tile, steps, 1)
+        else:
+            multiply(w, g, tile, steps, 0)
+    return OK
+
+
+def multiply(w: Warp, g: Gpu, tile: int, steps: int, form: int) -> int:
+    """`form`: 1 bf16, 0 f16; a constant where this is called. First B's two rows of each step become f32."""
+    n, tm, te = w.mm_shape[tile] & 0xFFFFF, (w.mm_shape[tile] >> 20) & 0xFFFF, g.te
+    t, ops, u = address(w.tmp), w.operands + tile * 32 * te, 4 * te
+    for s in range(steps):
+        b, row = ops + s * 2 * u + u, t + s * 2 * u
         for i in lanes(n):
             st32(row + 4 * i, wide(b + 2 * i, form))
         for i in lanes(n):
-            st32(row + 4 * te + 4 * i, wide(b + 2 * te + 2 * i, form))
+            st32(row + u + 4 * i, wide(b + 2 * te + 2 * i, form))
     for row in range(tm):
-        q = tile_of(w, g, tile) + row * te * 4
-        a, u = ops + 2 * row, 4 * te
+        q, a = tile_of(w, g, tile) + row * u, ops + 2 * row
         if steps == 4:
-            x0, x1, x2, x3 = wide(a, form), wide(a + 8 * te, form), wide(a + 16 * te, form), wide(a + 24 * te, form)
+            x0, x1, x2, x3 = wide(a, form), wide(a + 2 * u, form), wide(a + 4 * u, form), wide(a + 6 * u, form)
             y0, y1, y2, y3 = wide(a + 2 * te, form), wide(a + 10 * te, form), wide(a + 18 * te, form), wide(a + 26 * te, form)
             t1, t2, t3 = t + 2 * u, t + 4 * u, t + 6 * u
             u0, u1, u2, u3 = t + u, t + 3 * u, t + 5 * u, t + 7 * u
@@ -168,8 +173,8 @@ def settle(w: Warp, g: Gpu, tile: int) -> int:
                                          x2, ld32(t2 + 4 * i), y2, ld32(u2 + 4 * i), x3, ld32(t3 + 4 * i), y3, ld32(u3 + 4 * i)))
         else:
             for s in range(steps):
-                x, y = wide(a + s * 8 * te, form), wide(a + s * 8 * te + 2 * te, form)
-                t0, u0 = t + s * 8 * te, t + s * 8 * te + u
+                x, y = wide(a + s * 2 * u, form), wide(a + s * 2 * u + 2 * te, form)
+                t0, u0 = t + s * 2 * u, t + s * 2 * u + u
                 for i in lanes(n):
                     st32(q + 4 * i, mm_pairs(ld32(q + 4 * i), x, ld32(t0 + 4 * i), y, ld32(u0 + 4 * i)))
     return OK

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rvgpu.isa.prims import imax, imin, ld32, sel, st32, st64, wrap, zero
 from rvgpu.sim.handlers import reshape
-from rvgpu.sim.memory import CLEAN, DIRTY, WINDOW, l1_load, l1_store, record, take_from
+from rvgpu.sim.memory import CLEAN, DIRTY, WINDOW, l1_load, l1_store, record, take, take_from
 from rvgpu.sim.state import (
     CAUSE,
     CORE_BYTES,
@@ -466,7 +466,7 @@ def drain(g: Gpu) -> int:
         if tag & DIRTY != 0:
             st32(g.l2_tags + 4 * i, tag & CLEAN)
             st64(g.l2_arrival + 8 * i, 0)
-            start = take_from(q, g.end, w)
+            start = take_from(q, g.end, w) if q.tail == 0 else take(q, g.end)
             w = (start << 8) // WINDOW
             g.dram_lines += 1
             g.dram_last = imax(g.dram_last, start + 1)

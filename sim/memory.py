@@ -10,14 +10,21 @@ from rvgpu.sim.state import TRACE_WORDS, Core, Gpu, Queue
 from rvgpu.sim.translate import apart, ptr
 
 WINDOW = 32 << 8  # cycles of a window of a shared queue, in 1/256
-WINDOWS = 1 << 14
+WINDOWS = 1 << 12
 DIRTY, CLEAN = 1 << 31, (1 << 31) - 1
 
 
 def take(q: Queue, t: int) -> int:
     """A slot of a shared queue for a request that arrives at cycle t; returns the cycle its service starts. Requests reach this function in
     the order in which cores run, not in the order of their times, so capacity is kept per window of 32 cycles: within a window requests in
-    order of time are served first come, first served; one that comes out of order takes the room that is left."""
+    order of time are served first come, first served; one that comes out of order takes the room that is left. What would wait for more than 4,088
+    windows joins a line that is served in order of its coming; while that line is not empty, so does everything else."""
+    if q.tail != 0:
+        start = q.tail
+        if start > t << 8:
+            q.tail = start + q.cost
+            return start >> 8
+        q.tail = 0
     w = (t << 8) // WINDOW
     if w >= q.full_from and w < q.full_to:
         w = q.full_to
@@ -29,7 +36,8 @@ def take_from(q: Queue, t: int, w: int) -> int:
     request arrived and ends, from its start."""
     at = t << 8
     cost = q.cost
-    while 1:
+    horizon = at // WINDOW + WINDOWS - 8
+    while w < horizon:
         e = q.windows + (w & (WINDOWS - 1)) * 16
         if ld32(e) != (w + 1) & 0xFFFF_FFFF:
             st32(e, w + 1)
@@ -55,7 +63,8 @@ def take_from(q: Queue, t: int, w: int) -> int:
                         q.full_to = w + 1
                 return (w * WINDOW + start) >> 8
         w += 1
-    return 0
+    q.tail = w * WINDOW + cost
+    return (w * WINDOW) >> 8
 
 
 def dram_line(g: Gpu, t: int) -> int:

@@ -80,9 +80,10 @@ class Gpu(ctypes.Structure):
 
 
 class Queue(ctypes.Structure):
-    """A shared queue: what is taken of each window of time (memory.take), the cost of a line in 1/256 cycle, windows known to be full."""
+    """A shared queue: what is taken of each window of time (memory.take), the cost of a line in 1/256 cycle, windows known to be full, and
+    the end of the line that waits beyond them."""
 
-    _fields_ = [("windows", U64), ("cost", I64), ("full_from", I64), ("full_to", I64)]
+    _fields_ = [("windows", U64), ("cost", I64), ("full_from", I64), ("full_to", I64), ("tail", I64)]
 
 
 WARP_BYTES, CORE_BYTES, REC_BYTES, PLAN_BYTES = ctypes.sizeof(Warp), ctypes.sizeof(Core), ctypes.sizeof(Rec), ctypes.sizeof(Plan)

@@ -16,6 +16,7 @@ import numpy as np
 from rvgpu.sim.control import UNIT_DMA
 from rvgpu.sim.state import CAUSES, TRACE_WORDS
 
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
 UNIT_NAMES = {1: "vector", 2: "exp", 3: "vector memory", 4: "matrix", 5: "tile port"}
 BEGIN, END = 1, 2
 SEQUENCE = 1
@@ -29,40 +30,98 @@ class Slice:
     end: int
 
 
+@dataclass(frozen=True)
+class Table:
+    """Slices by columns: each one's track and name (numbers into the lists), first cycle and the cycle after its last. Slices of a track stand
+    in order of time."""
+
+    tracks: list[str]
+    names: list[str]
+    track: Numbers
+    name: Numbers
+    start: Numbers
+    end: Numbers
+
+
 @dataclass
 class Trace:
     """Events of a run in order of issue: rows of (pc, core, warp, issue, cause, unit, start, end). `dropped` came after the buffer was full."""
 
-    events: np.ndarray[Any, np.dtype[np.int64]]
+    events: Numbers
     dropped: int
     mnemonic: Callable[[int], str]  # by pc
 
+    def table(self) -> Table:
+        is_dma = self.events[:, 5] == UNIT_DMA
+        pc, core, warp, issue, cause, unit, start, end = self.events[~is_dma].T
+        pcs, which = np.unique(pc, return_inverse=True)
+        names = sorted({*(self.mnemonic(int(p)) for p in pcs), *CAUSES})
+        number = {n: i for i, n in enumerate(names)}
+        instruction = np.array([number[self.mnemonic(int(p))] for p in pcs], np.int64)[which]
+        causes = np.array([number["unit"], *(number[c] for c in CAUSES[1:])])[cause]
+        parts: list[tuple[list[str], Numbers, Numbers, Numbers, Numbers]] = []
+
+        # warps: an instruction from its issue on (two of one cycle: one slice), and before it the wait since the cycle after the last one
+        order = np.lexsort((np.arange(len(pc)), warp, core))
+        c, w, at = core[order], warp[order], issue[order]
+        first = np.ones(len(at), bool)
+        first[1:] = (c[1:] != c[:-1]) | (w[1:] != w[:-1])
+        before = np.where(first, at, np.roll(at, 1) + 1)
+        shown, waits = first | (at + 1 > before), ~first & (at > before)
+        ids = c * 1000 + w
+        of, made = np.unique(ids, return_inverse=True)
+        labels = [f"core {i // 1000} warp {i % 1000}" for i in of]
+        both = np.concatenate([made[waits], made[shown]])
+        name = np.concatenate([causes[order][waits], instruction[order][shown]])
+        begin = np.concatenate([before[waits], at[shown]])
+        stop = np.concatenate([at[waits], at[shown] + 1])
+        sort = np.lexsort((begin, both))
+        parts.append((labels, both[sort], name[sort], begin[sort], stop[sort]))
+
+        # units: the cycles that instructions occupy them
+        busy = (end > start) & np.isin(unit, list(UNIT_NAMES))
+        of, made = np.unique(core[busy] * 1000 + unit[busy], return_inverse=True)
+        labels = [f"core {i // 1000} {UNIT_NAMES[i % 1000]}" for i in of.tolist()]
+        sort = np.lexsort((start[busy], made))
+        parts.append((labels, made[sort], instruction[busy][sort], start[busy][sort], end[busy][sort]))
+        parts.append(self._transfers(self.events[is_dma], number, names))
+
+        tracks: list[str] = []
+        numbered = []
+        for labels, track, *_ in parts:
+            numbered.append(track + len(tracks))
+            tracks += labels
+        name, begin, stop = (np.concatenate(c) for c in zip(*(p[2:] for p in parts), strict=True))
+        return Table(tracks, names, np.concatenate(numbered), name, begin, stop)
+
+    def _transfers(self, events: Numbers, number: dict[str, int], names: list[str]) -> tuple[list[str], Numbers, Numbers, Numbers, Numbers]:
+        """Transfers overlap: each takes the first track of its core that is free."""
+        free: dict[int, list[int]] = {}
+        labels: dict[str, int] = {}
+        rows = []
+        for _, core, warp, _, _, _, start, end in events.tolist():
+            ends = free.setdefault(core, [])
+            n = next((i for i, t in enumerate(ends) if t <= start), len(ends))
+            ends[n:n + 1] = [end]
+            name = f"transfer by warp {warp}"
+            if name not in number:
+                number[name] = len(names)
+                names.append(name)
+            rows.append((labels.setdefault(f"core {core} dma {n}", len(labels)), number[name], start, end))
+        columns = np.array(rows, np.int64).reshape(-1, 4).T
+        return list(labels), columns[0], columns[1], columns[2], columns[3]
+
     def slices(self) -> Iterator[Slice]:
-        last: dict[tuple[int, int], int] = {}
-        lanes: dict[int, list[int]] = {}
-        for pc, core, warp, issue, cause, unit, start, end in self.events.tolist():
-            if unit == UNIT_DMA:
-                free = lanes.setdefault(core, [])
-                n = next((i for i, t in enumerate(free) if t <= start), len(free))
-                free[n:n + 1] = [end]
-                yield Slice(f"core {core} dma {n}", f"transfer by warp {warp}", start, end)
-                continue
-            name = self.mnemonic(pc)
-            track = f"core {core} warp {warp}"
-            before = last.get((core, warp))
-            if before is not None and issue > before:
-                yield Slice(track, CAUSES[cause] if cause else "unit", before, issue)
-            if before is None or issue + 1 > before:  # two instructions of one cycle (two slots): one slice
-                yield Slice(track, name, issue, issue + 1)
-                last[core, warp] = issue + 1
-            if unit in UNIT_NAMES and end > start:
-                yield Slice(f"core {core} {UNIT_NAMES[unit]}", name, start, end)
+        t = self.table()
+        for track, name, start, end in zip(t.track.tolist(), t.name.tolist(), t.start.tolist(), t.end.tolist(), strict=True):
+            yield Slice(t.tracks[track], t.names[name], start, end)
 
     def write(self, path: str) -> None:
         """A .pftrace file; open it at ui.perfetto.dev."""
+        t = self.table()
         with open(path, "wb") as f:
-            for packet in _packets(self.slices()):
-                f.write(_field(1, packet))
+            f.write(b"".join(_field(1, p) for p in _head(t)))
+            f.write(_slices(t))
 
 
 def _varint(n: int) -> bytes:
@@ -82,34 +141,41 @@ def _field(field: int, content: bytes) -> bytes:
     return _varint(field << 3 | 2) + _varint(len(content)) + content
 
 
-def _packets(slices: Iterator[Slice]) -> Iterator[bytes]:
-    """TracePackets: descriptors of tracks when they first occur, names interned, a begin and an end per slice, in order of time per track."""
-    tracks: dict[str, int] = {}
-    names: dict[str, int] = {}
+def _head(t: Table) -> Iterator[bytes]:
+    """TracePackets that name cores, tracks and slices; numbers count from 1."""
+    sequence = _number(10, SEQUENCE)
+    interned = b"".join(_field(2, _number(1, n + 1) + _field(2, name.encode())) for n, name in enumerate(t.names))
+    yield sequence + _number(13, 1) + _number(8, 0) + _field(12, interned)  # 1: nothing was interned before
     cores: dict[str, int] = {}
-    yield _number(10, SEQUENCE) + _number(13, 1) + _number(8, 0)  # the sequence starts with no interned names
-    for s in slices:
-        core, _, label = s.track.partition(" warp ") if " warp " in s.track else (" ".join(s.track.split()[:2]), "", "")
+    for n, track in enumerate(t.tracks):
+        core = " ".join(track.split()[:2])
         if core not in cores:
-            cores[core] = len(cores) + 1
-            process = _number(1, cores[core]) + _field(6, core.encode())
-            yield _number(10, SEQUENCE) + _field(60, _number(1, _core_uuid(cores[core])) + _field(3, process))
-        if s.track not in tracks:
-            tracks[s.track] = len(tracks) + 1
-            text = f"warp {label}" if label else s.track.removeprefix(core + " ")
-            yield _number(10, SEQUENCE) + _field(60, _number(1, tracks[s.track]) + _field(2, text.encode()) + _number(5, _core_uuid(cores[core])))
-        interned = b""
-        if s.name not in names:
-            names[s.name] = len(names) + 1
-            interned = _field(12, _field(2, _number(1, names[s.name]) + _field(2, s.name.encode())))
-        head = _number(10, SEQUENCE) + _number(13, 2)
-        yield _number(8, s.start) + head + interned + _field(11, _number(9, BEGIN) + _number(11, tracks[s.track]) + _number(10, names[s.name]))
-        yield _number(8, s.end) + head + _field(11, _number(9, END) + _number(11, tracks[s.track]))
+            cores[core] = 1_000_000 + len(cores)
+            process = _number(1, len(cores)) + _field(6, core.encode())
+            yield sequence + _field(60, _number(1, cores[core]) + _field(3, process))
+        yield sequence + _field(60, _number(1, n + 1) + _field(2, track.removeprefix(core + " ").encode()) + _number(5, cores[core]))
 
 
-def _core_uuid(n: int) -> int:
-    return 1_000_000 + n
+def _slices(t: Table) -> bytes:
+    """A begin and an end packet for each slice. All are equally long: varints may carry leading zeros."""
+    if not len(t.track):
+        return b""
+
+    def column(tag: int, values: Numbers) -> list[Any]:
+        width = max(1, -(-int(values.max()).bit_length() // 7))
+        return [tag, *(values >> 7 * i & 0x7F | (0x80 if i < width - 1 else 0) for i in range(width))]
+
+    track = column(11 << 3, t.track + 1)
+    head = [10 << 3, SEQUENCE, 13 << 3, 2]  # 2: interned names are needed
+    row: list[Any] = []
+    for values, event in ((t.start, [9 << 3, BEGIN, *track, *column(10 << 3, t.name + 1)]), (t.end, [9 << 3, END, *track])):
+        packet = [*column(8 << 3, values), *head, 11 << 3 | 2, len(event), *event]
+        row += [1 << 3 | 2, len(packet), *packet]
+    out = np.empty((len(t.track), len(row)), np.uint8)
+    for n, values in enumerate(row):
+        out[:, n] = values
+    return out.tobytes()
 
 
-def buffer(events: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def buffer(events: int) -> Numbers:
     return np.zeros((events, TRACE_WORDS), np.int64)

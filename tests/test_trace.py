@@ -10,7 +10,9 @@ import pytest
 from rvgpu.runtime.inputs import random_inputs
 from rvgpu.runtime.kernel import Kernel, load_file
 from rvgpu.sim import issue
-from rvgpu.sim.trace import SEQUENCE, Slice, Trace
+from rvgpu.sim.control import UNIT_DMA
+from rvgpu.sim.state import CAUSES
+from rvgpu.sim.trace import SEQUENCE, UNIT_NAMES, Slice, Trace
 
 pb = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
 DIMS = {"M": 70, "N": 50, "K": 90}
@@ -51,12 +53,36 @@ def read(path):
     return slices
 
 
+def one_by_one(trace):
+    """The slices, event by event."""
+    last, lanes = {}, {}
+    for pc, core, warp, at, cause, unit, start, end in trace.events.tolist():
+        if unit == UNIT_DMA:
+            free = lanes.setdefault(core, [])
+            n = next((i for i, t in enumerate(free) if t <= start), len(free))
+            free[n:n + 1] = [end]
+            yield Slice(f"core {core} dma {n}", f"transfer by warp {warp}", start, end)
+            continue
+        name, track, before = trace.mnemonic(pc), f"core {core} warp {warp}", last.get((core, warp))
+        if before is not None and at > before:
+            yield Slice(track, CAUSES[cause] if cause else "unit", before, at)
+        if before is None or at + 1 > before:  # two instructions of one cycle (two slots): one slice
+            yield Slice(track, name, at, at + 1)
+            last[core, warp] = at + 1
+        if unit in UNIT_NAMES and end > start:
+            yield Slice(f"core {core} {UNIT_NAMES[unit]}", name, start, end)
+
+
 def test_what_is_read_is_what_was_recorded(traced):
     r, path = traced
     by_track = defaultdict(list)
-    for s in r.traced().slices():
+    for s in one_by_one(r.traced()):
         by_track[s.track].append(s)
     assert dict(read(path)) == dict(by_track)
+    again = defaultdict(list)
+    for s in r.traced().slices():
+        again[s.track].append(s)
+    assert again == by_track
 
 
 def test_warp_slices_tile_time(traced):

@@ -12,7 +12,7 @@ from rvgpu.ir.shapes import dim_attr
 def bind(func: Func, shapes: Mapping[str, Sequence[int]], given: Mapping[str, int]) -> dict[str, int]:
     """Every dim's value; E201 rank, E202 contradiction, E203 a dim that nothing binds."""
     out = dict(given)
-    origin = {n: "compile()" for n in given}
+    origin = {n: "-D or compile()" for n in given}
     pending = []
     for p in func.params:
         if p.keyword or p.name not in shapes:

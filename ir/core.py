@@ -102,6 +102,11 @@ class Func:
                         seen.setdefault(n)
         return list(seen)
 
+    def dtypes(self) -> set[DType]:
+        """Every dtype of a parameter, a result or a value in between."""
+        types = [p.value.type for p in self.params] + list(self.result_types) + [r.type for op in self.body.walk() for r in op.results]
+        return {t.dtype for t in types if isinstance(t, TensorType)}
+
 
 class Builder:
     """Appends ops to a block; `loc` is sticky."""

@@ -244,6 +244,7 @@ def _check_values(m: Machine, error_at: ErrorAt) -> None:
                 x = getattr(part, f.name)
                 need(isinstance(x, bool) or 0 < x < 2**31, f"{info.name}.{f.name}", f"{x} must be positive and below 2**31")
     need(m.scratchpad.size_bytes % 64 == 0 and m.scratchpad.size_bytes > 0, "scratchpad.size_bytes", "must be a positive multiple of 64")
+    need(m.scratchpad.size_bytes <= 1 << 28, "scratchpad.size_bytes", f"{m.scratchpad.size_bytes} is more than 2**28")
     for section in ("l1", "l2"):
         part = getattr(m, section)
         need(power(part.size_bytes // (64 * part.ways)), f"{section}.size_bytes", "size / (64 B lines x ways) must be a power of two")

@@ -14,12 +14,14 @@ from rvgpu.errors import EXIT_USAGE, RvgpuError
 from rvgpu.ir.core import Func
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import KFunc
+from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.context import Context, Facts, Limits, Remark
 from rvgpu.passes.expand import is_macro
 from rvgpu.passes.lower_matrix import Matrix, Tiles
 from rvgpu.passes.lower_vector import lower_vector
 from rvgpu.passes.matrix_plan import MATRIX_DTYPES, MatrixPlan, n_lanes, plan_matrix, stream_block
 
+NO_CODE = frozenset({DType.e4m3, DType.e5m2, DType.i4})
 FIELDS = ("wm", "wn", "im", "jn", "bk")
 
 
@@ -37,7 +39,7 @@ class Tile:
     level = "tensor"
 
     def run(self, func: Func, context: Context) -> list[KFunc]:
-        _check_order(func)
+        _check(func)
         limits = context.limits()
         plan = plan_matrix(func, limits)
         if plan is None:
@@ -98,9 +100,13 @@ class Tile:
                             yield t
 
 
-def _check_order(func: Func) -> None:
-    """tile takes clusters: macros expanded, at most one stream, and no reduction beside it."""
+def _check(func: Func) -> None:
+    """tile takes clusters: macros expanded, at most one stream, and no reduction beside it; of dtypes that have machine code."""
     streams = 0
+    values = [(p.value, p.loc) for p in func.params] + [(r, op.loc) for op in func.body.walk() for r in op.results]
+    for v, loc in values:
+        if isinstance(v.type, TensorType) and v.type.dtype in NO_CODE:
+            raise RvgpuError("E314", f"{v.type.dtype} has no machine code yet", loc).hint("rv.interpret() runs the kernel in NumPy")
     for op in func.body.ops:
         streams += op.name == "stream"
         before = "expand" if is_macro(op) else "cascade" if op.name in ("reduce", "contract") else "cluster" if streams > 1 else ""

@@ -18,7 +18,7 @@ from rvgpu.ir.core import Func
 from rvgpu.ir.numeric import numpy_dtype
 from rvgpu.ir.parse import parse as parse_ir
 from rvgpu.ir.text import print_funcs
-from rvgpu.ir.types import TensorType
+from rvgpu.ir.types import DType, TensorType
 from rvgpu.isa.machine import Machine, load_machine
 from rvgpu.passes.context import Context, Facts
 from rvgpu.passes.pipeline import PIPELINE, Pass, Unit, check, parse_passes, run_passes
@@ -149,6 +149,10 @@ def kernel_of(args: Args) -> Kernel:
         near = did_you_mean(name, found)
         raise usage(f"{args.file} has no kernel {name}", "E003").hint(f"did you mean {near}?" if near else f"kernels: {', '.join(found)}")
     made = found[name]
+    for old in dtypes:
+        here = (made.with_dtypes() if isinstance(made, Kernel) else Kernel(made, {})).func.dtypes()
+        if old in DType.__members__ and DType[old] not in here:
+            raise usage(f"--dtype {old}={dtypes[old]}: kernel {name} has no {old}").hint(f"it has {', '.join(sorted(map(str, here)))}")
     if isinstance(made, Kernel):
         return made.with_dtypes(**dtypes) if dtypes else made
     try:

@@ -129,7 +129,8 @@ def dma_go(c: Core, w: Warp, g: Gpu, cfg: int) -> int:
     transpose = (cfg >> 2) & 1
     fill_rows = imax(w.ctl[FILL_ROWS], rows)
     fill_bytes = imax(w.ctl[FILL_BYTES], nbytes)
-    if rows < 0 or nbytes < 0 or fill_rows > 1 << 24 or fill_bytes > 1 << 30 or cfg > 7 or cfg < 0 or nbytes % size != 0:
+    if rows < 0 or nbytes < 0 or fill_rows > 1 << 24 or fill_bytes > 1 << 30 or cfg > 7 or cfg < 0 or nbytes % size != 0 or (
+            fill_rows * fill_bytes > 1 << 32):
         w.fault = F_DMA
         return 0
     ring = c.dma_n & 63

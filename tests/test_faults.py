@@ -82,6 +82,8 @@ CASES = {  # name: (assembly after ONE, more arguments); `x`, 256 bytes, is at a
     "dma_index": ("ld t0, 0(a0)\n" + DMA + "li t1, -1\nsw t1, 512(a4)\naddi t1, a4, 512\nsd t1, 128(a3)\nli t1, 0x10000000\nsd t1, 96(a3)\n"
                   "amoswap.d t3, zero, (t2)\n", ""),
     "dma_index_outside": ("ld t0, 0(a0)\n" + DMA + "li t1, 8\nsd t1, 128(a3)\namoswap.d t3, zero, (t2)\n", ""),
+    "dma_without_end": ("mv t0, a4\n" + DMA + "li t1, 0x800000\nsd t1, 80(a3)\nli t1, 0x20000\nsd t1, 88(a3)\nsd zero, 96(a3)\nsd zero, 104(a3)\n"
+                        "amoswap.d t3, zero, (t2)\n", ""),
     "dma_fill": ("ld t0, 0(a0)\n" + DMA + "li t1, 0x50000\nsd t1, 120(a3)\namoswap.d t3, zero, (t2)\n", ""),
     "dma_configuration": ("ld t0, 0(a0)\n" + DMA + "li t1, 9\namoswap.d t3, t1, (t2)\n", ""),
     "dma_row_of_half_elements": ("ld t0, 0(a0)\n" + DMA + "li t1, 63\nsd t1, 88(a3)\nli t1, 2\namoswap.d t3, t1, (t2)\n", ""),

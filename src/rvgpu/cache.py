@@ -51,6 +51,13 @@ def read_entry(path: Path) -> bytes | None:
 
 
 def write_entry(path: Path, body: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
-        f.write(hashlib.sha256(body).digest() + body)
-    os.replace(f.name, path)
+    """Written beside its place and moved there. Where there is no room nothing is cached, and that is all."""
+    name = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
+            name = f.name
+            f.write(hashlib.sha256(body).digest() + body)
+        os.replace(name, path)
+    except OSError:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ help:
 	@echo "make check   ruff, mypy --strict, fast tests"
 	@echo "make docs    docs/timing.md and docs/isa.md from the code"
 	@echo "make cases   every zoo case that must pass its check, on four machines"
+	@echo "make fuzz MINUTES=n  random instructions against QEMU at every VLEN (needs Debian's qemu-user)"
 	@echo "make bench   simulated cycles of the benchmark kernels into benchmarks/results.txt"
 	@echo "make bench-host  host speed: compile, engine, simulated instructions per second (varies with load)"
 
@@ -37,7 +38,11 @@ docs: $(STAMP)
 bench-host: $(STAMP)
 	$(PY) benchmarks/host.py
 
+MINUTES := 4
+fuzz: $(STAMP)
+	$(PY) -m tests.qemu_judge --minutes $(MINUTES)
+
 cases: $(STAMP)
 	$(PY) benchmarks/cases.py
 
-.PHONY: help demo test check bench bench-host docs cases
+.PHONY: help demo test check bench bench-host docs cases fuzz

@@ -80,6 +80,10 @@ def _number(line: _Line, text: str) -> int:
 def _word(line: _Line, name: str, ops: list[str], pc: int, labels: dict[str, int]) -> int:
     if name == "sf.vsettnt":
         return _vsettnt(line, ops)
+    if name == ".word":
+        if len(ops) != 1 or not -(1 << 31) <= (value := _number(line, ops[0])) < 1 << 32:
+            raise line.fail(".word takes a number of 32 bits")
+        return value & 0xFFFFFFFF
     amo = re.fullmatch(r"(amo\w+\.[wd])(\.aq|\.rl|\.aqrl)", name)
     name, ordering = (amo[1], amo[2]) if amo else (name, "")
     if name not in BY_NAME:

@@ -170,7 +170,8 @@ def _vector_int() -> None:
             _v(f"{name}.w{c}", f6, cat, fmt, f"vnarrow_w{c}", name)
     for name, f6 in (("vwaddu", 0x30), ("vwadd", 0x31), ("vwsubu", 0x32), ("vwsub", 0x33), ("vwmulu", 0x38), ("vwmulsu", 0x3A), ("vwmul", 0x3B)):
         for c, cat in (("v", MVV), ("x", MVX)):
-            _v(f"{name}.v{c}", f6, cat, f"v{c}", f"vwiden_v{c}", name, "vmul" if "mul" in name else "vint", SIGNED=0 if name.endswith("u") else 1)
+            _v(f"{name}.v{c}", f6, cat, f"v{c}", f"vwiden_v{c}", name, "vmul" if "mul" in name else "vint",
+               SIGNED=int(name == "vwmulsu" or not name.endswith("u")), BSIGNED=int(not name.endswith("u")))
     for n, (name, div) in enumerate((("vzext.vf8", 8), ("vsext.vf8", 8), ("vzext.vf4", 4), ("vsext.vf4", 4), ("vzext.vf2", 2), ("vsext.vf2", 2))):
         row(name, 0x57 | MVV << 12 | 0x12 << 26 | (n + 2) << 15, V | 0x1F << 15, "v2", "vext", DIV=div, SIGNED=n & 1)
     for n, name in enumerate(("vredsum", "vredand", "vredor", "vredxor", "vredminu", "vredmin", "vredmaxu", "vredmax")):
@@ -223,7 +224,7 @@ def _vector_float() -> None:
             ("vfncvt.f.f.w", 20, "vncvt_ff", {"BF": 0}), ("vfncvtbf16.f.f.w", 29, "vncvt_ff", {"BF": 1})):
         row(name, 0x57 | FVV << 12 | 0x12 << 26 | n << 15, V | 0x1F << 15, "v2", kind, "", "vcvt", FP=1, **args)
     for name, f6 in (("vfredusum", 1), ("vfredosum", 3), ("vfredmin", 5), ("vfredmax", 7)):
-        _v(f"{name}.vs", f6, FVV, "vv", "vred", name, "vfred", FP=1)
+        _v(f"{name}.vs", f6, FVV, "vv", "vred", name, "vfred", FP=1, ORDERED=int(name == "vfredosum"))
     row("vfslide1down.vf", 0x57 | FVF << 12 | 0x0F << 26, V, "vf", "vslide1_vf", cls="vslide", UP=0, FP=1)
     row("vfslide1up.vf", 0x57 | FVF << 12 | 0x0E << 26, V, "vf", "vslide1_vf", cls="vslide", UP=1, FP=1)
     _v("vfwmaccbf16.vv", 0x3B, FVV, "vmac_v", "vwmaccbf_vv", cls="vfp", FP=1)

@@ -32,7 +32,7 @@ from rvgpu.sim.handlers import set_x, vreg
 from rvgpu.sim.state import F_VTYPE, OK, Core, Gpu, Rec, Warp
 from rvgpu.sim.translate import address, lanes
 
-SEW, W, SIGNED, EEW, DIV, RM, BF, UP, N, AS, BS, FP, REDBASE = 32, 32, 1, 32, 2, 0, 0, 0, 1, 1, 1, 0, 0
+SEW, W, SIGNED, BSIGNED, DIV, RM, BF, ORDERED = 32, 32, 1, 1, 2, 0, 0, 0  # bound
 
 
 def OP(a: int, b: int) -> int:
@@ -325,15 +325,15 @@ def vnarrow_wi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     return narrow_to(w, r, g, r.imm, 0)
 
 
-def wide_ext(x: int) -> int:
-    return sext(x, SEW) if SIGNED == 1 else x
+def wide_ext(x: int, signed: int) -> int:
+    return sext(x, SEW) if signed == 1 else x
 
 
 def widen(w: Warp, r: Rec, g: Gpu, b: int, vector: int) -> int:
     t, a, s, d = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd)
     for i in lanes(w.vl):
         y = ld(s, i) if vector == 1 else b
-        stb(t, i, 2 * SEW, OP(wide_ext(ld(a, i)), wide_ext(y)))
+        stb(t, i, 2 * SEW, OP(wide_ext(ld(a, i), SIGNED), wide_ext(y, BSIGNED)))
     return merge_wide(w, r, g, d, t)
 
 
@@ -416,6 +416,13 @@ def vwmaccbf_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def vred(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     a, b, d, t, n, m = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), address(w.tmp), w.vl, vreg(w, g, 0)
     if n == 0:
+        return OK
+    if ORDERED == 1:
+        x = ld(b, 0)
+        for i in range(n):
+            if r.vm != 0 or mask_bit(m, i):
+                x = OP(x, ld(a, i))
+        st(d, 0, x)
         return OK
     live = n
     if r.vm != 0:

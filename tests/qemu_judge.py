@@ -1,0 +1,370 @@
+"""QEMU as the judge of our instructions: the same random programs run under `qemu-riscv64` and on the simulator, and the whole state is compared.
+
+One program holds many cases. A case loads all registers from its block, sets vl and vtype, runs a few random instructions and stores every
+register, vl and vtype; its memory operands stay inside its own kilobytes. Nothing reserved is generated: what traps is tested elsewhere.
+`python -m tests.qemu_judge --minutes 5 --vlen 512` is `make fuzz`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from rvgpu.isa.asm import assemble
+from rvgpu.isa.codec import FLAGS, IMM, REG, decode, disasm
+from rvgpu.isa.machine import load_machine
+from rvgpu.isa.rows import FORMATS, ROWS, Row
+from rvgpu.sim import issue
+from rvgpu.sim.device import Device
+from rvgpu.sim.elf import BASE
+from rvgpu.sim.engine import engine, legal
+from rvgpu.sim.program import VECTOR_CLASSES, _operands
+
+QEMU = shutil.which("qemu-riscv64")
+XS = range(5, 16)  # registers that a case may change; x16 points into its memory, x29..x31 serve the frame
+MEM, STATE, VECTORS = 4096, 512, 512  # bytes of a case's memory, of scalar state in a block, offset of the vector registers
+# what QEMU 7.2 does not have, or where the specification leaves the result open
+EXCLUDED = {
+    "sf.": "SiFive's extensions", "bf16": "QEMU 7.2 has no bf16", "vfredusum": "the order of an unordered sum is ours",
+    "cvt.rtz": "QEMU 7.2 aborts (decode_save_opc)", "ctzw": "QEMU 7.2 counts beyond 32 bits (mended in 8.0)",
+}
+CONTROL = {"jal", "jalr", "branch", "trap", "csr", "vsetvli", "vsetivli", "vsetvl", "auipc"}
+APART = {"vslide_vx", "vslide_vi", "vslide1_vx", "vslide1_vf", "vrgather_vv", "vrgather_vx", "vrgather_vi", "viota", "vcompress"}
+MASK_RESULT = {"vmask", "vred"}
+
+
+def judged(row: Row) -> bool:
+    return row.kind not in CONTROL and not any(part in row.name for part in EXCLUDED)
+
+
+@dataclass(frozen=True)
+class Vtype:
+    sew: int  # index: 8 << sew bits
+    lmul: int  # eighths of a register: 1, 2, .. 64
+    avl: int
+
+    @property
+    def text(self) -> str:
+        m = f"m{self.lmul // 8}" if self.lmul >= 8 else f"mf{8 // self.lmul}"
+        return f"e{8 << self.sew}, {m}, tu, mu"
+
+
+@dataclass
+class Case:
+    vtype: Vtype
+    words: list[int]
+    block: bytes
+    memory: bytes
+    seed: int
+    rows: list[str] = field(default_factory=list)
+
+
+def draw_vtype(pick: random.Random, vlen: int) -> Vtype:
+    sew = pick.randrange(4)
+    lmul = pick.choice([n for n in (1, 2, 4, 8, 16, 32, 64) if 8 << sew <= 8 * n])
+    most = vlen * lmul // 8 // (8 << sew)
+    return Vtype(sew, lmul, min(most, pick.choice((0, 1, most // 2, most - 1, most, most, pick.randint(0, most)))))
+
+
+def emul(row: Row, kind: int, vt: Vtype, arg: int) -> int:
+    """Eighths of a register that an operand takes; 0 when there is no such group."""
+    n = {issue.ONE: 8, issue.GROUP: vt.lmul, issue.WIDE: 2 * vt.lmul, issue.EEW_GROUP: vt.lmul * arg >> (vt.sew + 3), issue.FIXED: 8 * arg,
+         issue.PART: vt.lmul // max(arg, 1)}[kind]
+    return n if 1 <= n <= 64 else 0
+
+
+def draw_word(row: Row, pick: random.Random, vt: Vtype) -> int | None:
+    """An encoding of the row that is legal under vt, or None."""
+    vector = row.cls in VECTOR_CLASSES
+    if vector and "N" not in row.args and not legal(row, vt.sew):
+        return None
+    if row.kind.startswith(("vwiden", "vnarrow", "vwcvt", "vncvt")) and (vt.sew == 3 or vt.lmul > 32):
+        return None
+    for _ in range(60):
+        word = row.match
+        for f in FORMATS[row.fmt]:
+            if f == "rm":
+                word |= (pick.choice((0, 1, 2, 3, 4, 7)) if row.kind == "fcvt_xf" else pick.choice((0, 7))) << FLAGS[f]
+            elif f in FLAGS:
+                word |= pick.getrandbits(1) << FLAGS[f] if f in ("vm", "aqrl") else 0
+            elif f in ("vd", "v1", "v2", "fd", "f1", "f2", "f3"):
+                word |= pick.randrange(32) << REG[f]
+            elif f == "xd":
+                word |= pick.choice(XS) << REG[f]
+            elif f in ("x1", "x2"):
+                word |= pick.choice((0, *XS)) << REG[f]
+            elif f in ("imm_i", "imm_s") and row.kind in ("load", "store", "fload", "fstore"):
+                word |= IMM[f][1](pick.randrange(-128, 128))
+            elif f in IMM:
+                word |= IMM[f][1](pick.getrandbits(20) if f == "imm_u" else pick.getrandbits(12))
+        if row.kind in ("load", "store", "fload", "fstore", "amo") or row.kind.startswith(("vload", "vstore")):
+            word = word & ~(31 << 15) | 16 << 15
+        if row.kind.endswith("strided"):
+            word = word & ~(31 << 20) | pick.choice((0, 17, 18)) << 20
+        d = decode(word)
+        if d is not None and d.row is row and (not vector or groups_fit(row, word, vt)):
+            return word
+    return None
+
+
+def groups_fit(row: Row, word: int, vt: Vtype) -> bool:
+    d = decode(word)
+    assert d is not None
+    sources, dst, arg = _operands(d)
+    fixed = row.args.get("N")
+    regs = []
+    for reg, kind in [*sources, dst]:
+        if not 64 <= reg < 96:
+            continue
+        n = emul(row, kind, vt, arg)
+        if n == 0:
+            return False
+        n = max(1, n // 8)
+        if reg % n or reg + n > 96:
+            return False
+        regs.append((reg, n, kind))
+    if fixed or not regs or not 64 <= dst[0] < 96:
+        return True
+    reg, n, kind = regs[-1]
+    single = kind == issue.ONE  # a mask or a scalar
+    if not d.vm and reg == 64 and not single:
+        return False
+    for other, m, k in regs[:-1]:
+        meet = reg < other + m and other < reg + n
+        if meet and (row.kind in APART or (other, m, k) != (reg, n, kind)) and row.kind != "vred":
+            return False
+    return not (row.kind == "viota" and not d.vm and reg == 64)
+
+
+SPECIAL = {
+    16: (0, 1, 0x3C00, 0x7BFF, 0x7C00, 0x7E00, 0x7D01, 0x03FF, 0x0400),
+    32: (0, 1, 0x3F800000, 0x7F7FFFFF, 0x7F800000, 0x7FC00000, 0x7FA00001, 0x007FFFFF, 0x00800000, 0x4F000000),
+    64: (0, 1, 0x3FF0000000000000, 0x7FEFFFFFFFFFFFFF, 0x7FF0000000000000, 0x7FF8000000000000, 0x7FF4000000000001, 0x000FFFFFFFFFFFFF,
+         0x0010000000000000, 0x43E0000000000000)}
+
+
+def draw_bytes(pick: random.Random, n: int, width: int) -> bytes:
+    """Elements of `width` bits: special floats, numbers near each other in size, small integers, anything."""
+    out = bytearray()
+    while len(out) < n:
+        k = pick.random()
+        if k < 0.25 and width in SPECIAL:
+            x = pick.choice(SPECIAL[width]) ^ (pick.getrandbits(1) << width - 1)
+        elif k < 0.5 and width in SPECIAL:
+            mant = {16: 10, 32: 23, 64: 52}[width]
+            bias = (1 << (width - 2 - mant)) - 1
+            x = pick.getrandbits(1) << width - 1 | (bias + pick.randrange(-4, 5)) << mant | pick.getrandbits(mant)
+        elif k < 0.7:
+            x = pick.randrange(-20, 20)
+        else:
+            x = pick.getrandbits(width)
+        out += (x & (1 << width) - 1).to_bytes(width // 8, "little")
+    return bytes(out[:n])
+
+
+def assemble_words(text: str) -> list[int]:
+    return [int.from_bytes(w, "little") for w in (lambda code: (code[i:i + 4] for i in range(0, len(code), 4)))(assemble(text))]
+
+
+def draw_case(seed: int, vlen: int, rows: list[Row], length: int) -> Case:
+    pick = random.Random(seed)
+    vt = draw_vtype(pick, vlen)
+    words, names = [], []
+    while len(words) < length:
+        row = pick.choice(rows)
+        word = draw_word(row, pick, vt)
+        if word is None:
+            continue
+        if row.kind.endswith("_indexed"):  # indices of their own element width, below 1024 (or 256)
+            d = decode(word)
+            assert d is not None
+            eew = row.args["EEW"]
+            lmul = vt.lmul * eew >> (vt.sew + 3)
+            index = Vtype({8: 0, 16: 1, 32: 2, 64: 3}[eew], lmul, vt.avl)
+            if 8 << index.sew > 8 * lmul:
+                continue
+            words += assemble_words(f"vsetvli zero, t4, {index.text}\nli t5, {255 if eew == 8 else 1023}\nvand.vx v{d.rs2}, v{d.rs2}, t5\n"
+                                    f"vsetvli zero, t4, {vt.text}\n")
+        words.append(word)
+        names.append(row.name)
+    width = 8 << vt.sew
+    values = (pick.choice((pick.randrange(-40, 40), pick.getrandbits(64), pick.choice(SPECIAL[64]), 1 << pick.randrange(64))) for _ in XS)
+    xs = b"".join((x & (1 << 64) - 1).to_bytes(8, "little") for x in values)
+    fs = b"".join(draw_bytes(pick, w // 8, w) + b"\xff" * (8 - w // 8) for w in (pick.choice((16, 32, 64)) for _ in range(32)))
+    block = xs.ljust(128, b"\0") + fs
+    block = block.ljust(STATE, b"\0") + draw_bytes(pick, 4 * vlen, pick.choice((width, width, 8, 16, 32, 64)))
+    return Case(vt, words, block, draw_bytes(pick, MEM, width), seed, names)
+
+
+def build(cases: list[Case], vlen: int, end: str) -> tuple[bytes, int, int]:
+    """(the program's text, address of the data, bytes of data); data: for each case its state, results, memory."""
+    size = STATE + 4 * vlen
+    each = 2 * size + MEM
+    lines = ["mv gp, ra"]
+    # two passes: the data's address depends on the length of the text, which `li` of an address does not change within 4 GiB
+    data = BASE + 0x400000
+
+    def frame(way: str) -> list[str]:
+        s, f = ("sd", "fsd") if way == "save" else ("ld", "fld")
+        out = [f"{way}:"]
+        if way == "save":
+            out += ["csrrs t5, 0xc20, zero", "sd t5, 384(t6)", "csrrs t5, 0xc21, zero", "sd t5, 392(t6)"]
+        out += [f"{s} x{n}, {8 * (n - 5)}(t6)" for n in XS] + [f"{f} f{n}, {128 + 8 * n}(t6)" for n in range(32)]
+        out += [f"li t4, {vlen}", f"addi t5, t6, {VECTORS}"]
+        for n in (0, 8, 16, 24):
+            out += [f"{'vs8r.v' if way == 'save' else 'vl8re8.v'} v{n}, (t5)", "add t5, t5, t4"]
+        return [*out, "jalr zero, ra, 0"]
+
+    for n, c in enumerate(cases):
+        at = data + n * each
+        lines += [f"li t6, {at}", "jal ra, load", f"li a6, {at + 2 * size + MEM // 2}", "li a7, -24", f"li s2, {8 << c.vtype.sew}",
+                  f"li t5, {c.vtype.avl}", f"vsetvli t4, t5, {c.vtype.text}", *(f".word {w}" for w in c.words), f"li t6, {at + size}", "jal ra, save"]
+    lines += [*end.format(data=data, bytes=each * len(cases)).splitlines(), *frame("load"), *frame("save")]
+    text = assemble("\n".join(lines) + "\n")
+    assert len(text) <= 0x400000
+    return text, data, each * len(cases)
+
+
+def blob(cases: list[Case], vlen: int) -> bytes:
+    size = STATE + 4 * vlen
+    return b"".join(c.block + b"\0" * size + c.memory for c in cases)
+
+
+def elf(text: bytes, data: int, content: bytes) -> bytes:
+    """Two segments, and the sections that our loader asks for."""
+    names = b"\0.text\0.symtab\0.strtab\0.shstrtab\0"
+    symbols = struct.pack("<IBBHQQ", 0, 0, 0, 0, 0, 0) + struct.pack("<IBBHQQ", 1, 0x12, 0, 1, BASE, 0)
+    at = 4096
+    data_at = at + -(-len(text) // 4096) * 4096
+    tables = data_at + len(content)
+    strings = tables + len(symbols)
+    heads = b"\0" * 64 + b"".join(struct.pack("<IIQQQQIIQQ", *h) for h in (
+        (1, 1, 6, BASE, at, len(text), 0, 0, 8, 0), (7, 2, 0, 0, tables, len(symbols), 3, 1, 8, 24), (15, 3, 0, 0, strings, 3, 0, 0, 1, 0),
+        (23, 3, 0, 0, strings + 3, len(names), 0, 0, 1, 0)))
+    sections = -(-(strings + 3 + len(names)) // 8) * 8
+    head = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01" + b"\0" * 9, 2, 243, 1, BASE, 64, sections, 5, 64, 56, 2, 64, 5, 4)
+    head += struct.pack("<IIQQQQQQ", 1, 5, at, BASE, BASE, len(text), len(text), 4096)
+    head += struct.pack("<IIQQQQQQ", 1, 6, data_at, data, data, len(content), len(content), 4096)
+    out = (head.ljust(at, b"\0") + text).ljust(data_at, b"\0") + content + symbols + b"\0k\0" + names
+    return out.ljust(sections, b"\0") + heads
+
+
+QEMU_END = """li a0, 1
+li a1, {data}
+li a2, {bytes}
+li a7, 64
+ecall
+li a0, 0
+li a7, 93
+ecall
+"""
+SIM_END = "jalr zero, gp, 0\n"
+
+
+def run_qemu(cases: list[Case], vlen: int) -> bytes:
+    assert QEMU is not None
+    text, data, n = build(cases, vlen, QEMU_END)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "p.elf"
+        path.write_bytes(elf(text, data, blob(cases, vlen)))
+        path.chmod(0o755)
+        cpu = f"rv64,v=true,vlen={vlen},elen=64,vext_spec=v1.0,Zfh=true"
+        p = subprocess.run([QEMU, "-cpu", cpu, str(path)], capture_output=True, timeout=300, check=False)
+    assert p.returncode == 0 and len(p.stdout) == n, f"QEMU ended with {p.returncode} and {len(p.stdout)} of {n} bytes: {p.stderr.decode()[:500]}"
+    return p.stdout
+
+
+def run_sim(cases: list[Case], vlen: int) -> bytes:
+    text, data, n = build(cases, vlen, SIM_END)
+    d = Device(load_machine("base", {"vector.vlen": vlen, "vector.dlen": min(vlen, 512), "matrix.te": 16, "core.warps": 1, "gpu.cores": 1}),
+               memory_bytes=1 << 26, timing=False)
+    program = d.load(elf(text, data, blob(cases, vlen)))
+    d.launch(program, "k", [], ctas=1)
+    return bytes(d.memory[data - BASE:data - BASE + n])
+
+
+def compare(cases: list[Case], vlen: int) -> list[str]:
+    """What differs, said for each case that does."""
+    want, got = (np.frombuffer(x, np.uint8).reshape(len(cases), -1) for x in (run_qemu(cases, vlen), run_sim(cases, vlen)))
+    size = STATE + 4 * vlen
+    out = []
+    for n in np.flatnonzero((want != got).any(1)):
+        c = cases[n]
+        first = int(np.flatnonzero(want[n] != got[n])[0]) - size
+        register = f"v{(first - STATE) * 8 // vlen} byte {(first - STATE) % (vlen // 8)}"
+        place = (f"x{5 + first // 8}" if first < 128 else f"f{(first - 128) // 8}" if first < 384 else "vl or vtype" if first < STATE else
+                 register if first < size else f"memory byte {first - size}")
+        a, b = (bytes(x[n][first + size:first + size + 8]).hex() for x in (want, got))
+        listing = "\n".join("    " + disasm(d) for d in map(decode, c.words) if d is not None)
+        out.append(f"seed {c.seed} VLEN {vlen} vl {c.vtype.avl} {c.vtype.text}: {place}: QEMU {a}, ours {b}\n{listing}")
+    return out
+
+
+def shrink(case: Case, vlen: int) -> Case:
+    """The case with every instruction gone that it can do without."""
+    n = 0
+    while n < len(case.words):
+        less = Case(case.vtype, case.words[:n] + case.words[n + 1:], case.block, case.memory, case.seed)
+        if less.words and compare([less], vlen):
+            case = less
+        else:
+            n += 1
+    return case
+
+
+def prepare(rows: list[Row]) -> None:
+    """All handlers in one module: one compilation for every program that follows."""
+    keys = {(r.name, s) for r in rows for s in (range(4) if r.cls in VECTOR_CLASSES and "N" not in r.args else (-1,)) if legal(r, s)}
+    engine().handlers(keys)
+
+
+def fuzz(vlen: int, seed: int, until: float, rows: list[Row], most: int = 1 << 60, cases: int = 400,
+         length: int = 6) -> tuple[int, Counter[str], list[str]]:
+    """(instructions run, how often each, what differed)."""
+    done, seen, found = 0, Counter[str](), []
+    while time.monotonic() < until and done < most and not found:
+        batch = [draw_case(seed + n, vlen, rows, length) for n in range(cases)]
+        seed += cases
+        for line in compare(batch, vlen)[:3]:
+            bad = next(c for c in batch if line.startswith(f"seed {c.seed} "))
+            found += compare([shrink(bad, vlen)], vlen) or [line]
+        done += cases * length
+        for c in batch:
+            seen.update(c.rows)
+    return done, seen, found
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--minutes", type=float, default=1)
+    p.add_argument("--vlen", type=int, nargs="*", default=[128, 256, 512, 1024])
+    p.add_argument("--seed", type=int, default=int(time.time()))
+    p.add_argument("--only", help="rows whose name contains this")
+    args = p.parse_args()
+    if QEMU is None:
+        sys.exit("qemu-riscv64 is not here: apt-get install qemu-user")
+    rows = [r for r in ROWS if judged(r) and (not args.only or args.only in r.name)]
+    prepare(rows)
+    bad = False
+    for vlen in args.vlen:
+        done, seen, found = fuzz(vlen, args.seed, time.monotonic() + 60 * args.minutes / len(args.vlen), rows)
+        print(f"VLEN {vlen}: {done} instructions of {len(seen)} kinds (of {len(rows)}), seed {args.seed}: {len(found)} differ", flush=True)
+        bad |= bool(found)
+        for text in found:
+            print(text)
+    sys.exit(bad)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""P14: level K to LLVM IR text, op by op. What good code and correct code need of LLVM 22 is in the comments where it matters."""
+"""P14: level K to LLVM IR text (long: a method for each op). What good and correct code need of LLVM 22 is in the comments where it matters."""
 
 from __future__ import annotations
 

@@ -93,19 +93,19 @@ class Func:
     def dim_names(self) -> list[str]:
         """Every dim name in order of first appearance in parameters, then results, then the body (the ABI's order)."""
         seen: dict[str, None] = {}
-        types = [p.value.type for p in self.params] + list(self.result_types)
-        types += [r.type for op in self.body.walk() for r in op.results]
-        for t in types:
-            if isinstance(t, TensorType):
-                for d in t.dims:
-                    for n in d.names:
-                        seen.setdefault(n)
+        for t in self._types():
+            for d in t.dims:
+                for n in d.names:
+                    seen.setdefault(n)
         return list(seen)
 
     def dtypes(self) -> set[DType]:
         """Every dtype of a parameter, a result or a value in between."""
+        return {t.dtype for t in self._types()}
+
+    def _types(self) -> list[TensorType]:
         types = [p.value.type for p in self.params] + list(self.result_types) + [r.type for op in self.body.walk() for r in op.results]
-        return {t.dtype for t in types if isinstance(t, TensorType)}
+        return [t for t in types if isinstance(t, TensorType)]
 
 
 class Builder:

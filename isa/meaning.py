@@ -1,4 +1,4 @@
-"""What instructions compute, element by element, in restricted Python (sim/translate.py): bit patterns in, bit pattern out.
+"""What instructions compute (long: a short function for each): elements in restricted Python (sim/translate.py), bit patterns in and out.
 
 Scalar meanings take 64-bit values. Vector meanings take `a` (vs2), `b` (vs1, a scalar or an immediate) and, for multiply-adds, `c` (old vd),
 zero-extended from SEW bits; `SEW` is bound when a template is specialised. The name of a meaning is the `op` of its rows.

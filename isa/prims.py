@@ -1,4 +1,4 @@
-"""Primitives of the restricted Python: each has a CPython body and an LLVM body, tested equal.
+"""Primitives of the restricted Python: each has a CPython body and an LLVM body, tested equal (long: the two bodies stand together).
 
 Integers are signed 64-bit values; floating point works on bit patterns of width `w` (16, 32, 64; BF16 = -16), rounds to nearest even and
 returns canonical NaNs. Memory is addressed by host address.

@@ -1,4 +1,4 @@
-"""P5: one rule for cascaded reductions. Reductions over one dim whose bodies use earlier totals get a single-pass form.
+"""P5: one rule for cascaded reductions, in one file (long). Reductions over one dim whose bodies use earlier totals get a single-pass form.
 
 A sum body is brought to F = sum_t h_t(d) * b_t. Here b_t is a product of x-atoms (free of totals), anchored differences U = X(x) - D(d) to
 integer powers, exp(k U) and [X == D]; h_t moves behind the loop. When an anchor D moves to D', with delta = D - D': U' = U + delta, so

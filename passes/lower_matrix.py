@@ -82,7 +82,7 @@ class Matrix:
         k = self.k
         self.m_off = k.idx("mul", k.idx("div", self.warp, tiles.wn), tiles.im * te)
         self.n_off = k.idx("mul", k.idx("rem", self.warp, tiles.wn), tiles.jn * te)
-        self.working: Value | None = None  # whether this warp has a tile; all have one unless the scratchpad has no room for their operands
+        self.working: Value | None = None  # whether this warp has a tile; None: all have one
         if tiles.wm * tiles.wn < limits.warps:
             self.working = k.cmp("lt", self.warp, tiles.wm * tiles.wn)
             self.m_off = k.idx_select(self.working, self.m_off, 0)
@@ -151,10 +151,10 @@ class Matrix:
                     Results(self).store(*self._parts(out), n0)
                     return []
 
-                if self.working is not None:
-                    k.if_(self.working, end)
-                else:
-                    end()
+                self._if_working(end, lambda: [])
+
+    def _if_working(self, body: Callable[[], Sequence[Value]], idle: Callable[[], Sequence[Value]]) -> Sequence[Value]:
+        return body() if self.working is None else self.k.if_(self.working, body, idle)
 
     # -- staging
     def _copy(self, w: Value, i: Value, stage: Value, wstage: Value) -> None:
@@ -217,13 +217,8 @@ class Matrix:
             self._multiply(rows)
             return carried
 
-        def tile(t0: Value, carried: list[Value]) -> Sequence[Value]:
-            return self._streamed_tile(i, t0, clamp(k, k.idx("sub", rows, t0), self.limits.te), carried)
-
-        def block() -> Sequence[Value]:
-            return tile(k.const(0), carried) if self.tiles.bk <= self.limits.te else k.for_(0, rows, self.limits.te, carried, tile)
-
-        return k.if_(self.working, block, lambda: carried) if self.working is not None else block()
+        assert self.tiles.bk <= self.limits.te
+        return self._if_working(lambda: self._streamed_tile(i, rows, carried), lambda: carried)
 
     def _multiply(self, rows: Value) -> None:
         """Both factors stand in scratchpad. Whole tiles share one tile configuration; ragged ones set tm and tn for each multiply."""
@@ -262,8 +257,8 @@ class Matrix:
 
         k.for_(0, self._rounded(rows), self.kmax, [], step)
 
-    def _streamed_tile(self, i: Value, t0: Value, rows: Value, carried: list[Value]) -> list[Value]:
-        """TE rows of the block: atoms into tiles, then the states wave by wave, anchors moved in between."""
+    def _streamed_tile(self, position: Value, rows: Value, carried: list[Value]) -> list[Value]:
+        """A block of at most TE rows: atoms into tiles, then the states wave by wave, anchors moved in between."""
         k, em = self.k, self.em
         for atom in self.plan.atoms:
             acc = self.atom_accs[atom.value]
@@ -271,20 +266,19 @@ class Matrix:
             keys, query = self.operands[atom.keys.value, "r"], self.operands[atom.query.value, "m"]
 
             def mul(c: Value, _: list[Value], acc: Value = acc, keys: Operand = keys, query: Operand = query) -> list[Value]:
-                a, b = self._load(keys, c, t0), self._load(query, c, self.m_off)
+                a, b = self._load(keys, c, self.zero), self._load(query, c, self.m_off)
                 k.mma(acc, a, b, self.keys, self.vl_m[0])
                 return []
 
             k.for_(0, self._rounded(em.extent(atom.dim)), self.kmax, [], mul)
         states, anchors = self._parts(carried)
-        position = k.idx("add", i, t0)
         moved: set[int] = set()
         for wave in self.stream.waves():
             for a in dict.fromkeys(a for s in wave for a in s.anchors):
                 if a not in moved:
                     states, anchors = self._move_anchor(a, position, states, anchors)
                     moved.add(a)
-            states = self._wave(wave, position, t0, rows, self._drop(states), anchors)
+            states = self._wave(wave, position, rows, self._drop(states), anchors)
         return [*(s for s in self._drop(states) if s is not None), *anchors]
 
     def _parts(self, carried: list[Value]) -> tuple[States, list[Value]]:
@@ -313,7 +307,7 @@ class Matrix:
     def bind_states(self, args: Sequence[Value], states: States) -> dict[Value, Rows | Callable[[], Rows]]:
         return {args[s.index]: (lambda m=m: (self._state(states, m),)) for m, s in enumerate(self.plan.vectors)}  # type: ignore[misc]
 
-    def _wave(self, wave: list[State], position: Value, t0: Value, rows: Value, states: States,
+    def _wave(self, wave: list[State], position: Value, rows: Value, states: States,
               anchors: list[Value]) -> States:
         """One pass over the rows of a tile: vector states accumulate per lane, rows of A go into the multiply."""
         k, em = self.k, self.em
@@ -333,7 +327,7 @@ class Matrix:
             with em.scope([Axis((self.stream.dim,), k.idx("add", position, t))], reads, rows=count):
                 for s in wave:
                     if s.contraction:
-                        self._feed(s, k.idx("add", t0, t), count)
+                        self._feed(s, t, count)
                         continue
                     xs = em.emit(s.body.yielded[0])
                     for u in range(count):

@@ -148,15 +148,12 @@ def kernel_of(args: Args) -> Kernel:
     if name not in found:
         near = did_you_mean(name, found)
         raise usage(f"{args.file} has no kernel {name}", "E003").hint(f"did you mean {near}?" if near else f"kernels: {', '.join(found)}")
-    made = found[name]
-    for old in dtypes:
-        here = (made.with_dtypes() if isinstance(made, Kernel) else Kernel(made, {})).func.dtypes()
-        if old in DType.__members__ and DType[old] not in here:
-            raise usage(f"--dtype {old}={dtypes[old]}: kernel {name} has no {old}").hint(f"it has {', '.join(sorted(map(str, here)))}")
-    if isinstance(made, Kernel):
-        return made.with_dtypes(**dtypes) if dtypes else made
     try:
-        return Kernel(made, dtypes)
+        kernel = found[name] if isinstance(found[name], Kernel) else Kernel(found[name])
+        for old in dtypes:
+            if old in DType.__members__ and DType[old] not in (here := kernel.func.dtypes()):
+                raise usage(f"--dtype {old}={dtypes[old]}: kernel {name} has no {old}").hint(f"it has {', '.join(sorted(map(str, here)))}")
+        return kernel.with_dtypes(**dtypes) if dtypes else kernel
     except RecursionError:
         raise _too_deep(args.file) from None
 

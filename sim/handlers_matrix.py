@@ -52,34 +52,31 @@ def vtmv_tv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     return OK
 
 
-def vlte(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+def tile_row(c: Core, w: Warp, r: Rec, g: Gpu, write: int) -> int:
+    """A row or column between a tile and memory."""
     t = tile_at(w, g, w.x[r.rs2])
     n = imin(w.vl, g.te)
     if t == 0 or EEW != 32:
         return F_TILE
-    p = host(c, w, g, w.x[r.rs1], 4 * n, 0)
+    p = host(c, w, g, w.x[r.rs1], 4 * n, write)
     if p == 0 and n > 0:
         return F_MEMORY
     step = step_of(g, w.x[r.rs2])
     for i in range(n):
-        st32(t + i * step, ld32(p + 4 * i))
+        if write == 1:
+            st32(p + 4 * i, ld32(t + i * step))
+        else:
+            st32(t + i * step, ld32(p + 4 * i))
     w.mem_bytes = 4 * n
     return OK
+
+
+def vlte(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return tile_row(c, w, r, g, 0)
 
 
 def vste(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    t = tile_at(w, g, w.x[r.rs2])
-    n = imin(w.vl, g.te)
-    if t == 0 or EEW != 32:
-        return F_TILE
-    p = host(c, w, g, w.x[r.rs1], 4 * n, 1)
-    if p == 0 and n > 0:
-        return F_MEMORY
-    step = step_of(g, w.x[r.rs2])
-    for i in range(n):
-        st32(p + 4 * i, ld32(t + i * step))
-    w.mem_bytes = 4 * n
-    return OK
+    return tile_row(c, w, r, g, 1)
 
 
 def vtzero(c: Core, w: Warp, r: Rec, g: Gpu) -> int:

@@ -11,38 +11,44 @@ from rvgpu.sim.state import F_MEMORY, OK, Core, Gpu, Rec, Warp
 SEW, EEW, N = 32, 32, 1  # bound
 
 
-def vload_unit(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    n = w.vl * (EEW >> 3)
-    p = host(c, w, g, w.x[r.rs1], n, 0)
+def move(c: Core, w: Warp, r: Rec, g: Gpu, n: int, write: int) -> int:
+    """n bytes between memory and the registers from rd on."""
+    p = host(c, w, g, w.x[r.rs1], n, write)
     if p == 0 and n > 0:
         return F_MEMORY
     d = vreg(w, g, r.rd)
-    if r.vm != 0:
-        copy(d, p, n)
+    if write == 1:
+        copy(p, d, n)
     else:
-        m = vreg(w, g, 0)
-        for i in range(w.vl):
-            if mask_bit(m, i):
+        copy(d, p, n)
+    w.mem_bytes = n
+    return OK
+
+
+def unit(c: Core, w: Warp, r: Rec, g: Gpu, write: int) -> int:
+    n = w.vl * (EEW >> 3)
+    if r.vm != 0:
+        return move(c, w, r, g, n, write)
+    p = host(c, w, g, w.x[r.rs1], n, write)
+    if p == 0 and n > 0:
+        return F_MEMORY
+    d, m = vreg(w, g, r.rd), vreg(w, g, 0)
+    for i in range(w.vl):
+        if mask_bit(m, i):
+            if write == 1:
+                stb(p, i, EEW, ldb(d, i, EEW))
+            else:
                 stb(d, i, EEW, ldb(p, i, EEW))
     w.mem_bytes = n
     return OK
 
 
+def vload_unit(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    return unit(c, w, r, g, 0)
+
+
 def vstore_unit(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    n = w.vl * (EEW >> 3)
-    p = host(c, w, g, w.x[r.rs1], n, 1)
-    if p == 0 and n > 0:
-        return F_MEMORY
-    d = vreg(w, g, r.rd)
-    if r.vm != 0:
-        copy(p, d, n)
-    else:
-        m = vreg(w, g, 0)
-        for i in range(w.vl):
-            if mask_bit(m, i):
-                stb(p, i, EEW, ldb(d, i, EEW))
-    w.mem_bytes = n
-    return OK
+    return unit(c, w, r, g, 1)
 
 
 def each(c: Core, w: Warp, r: Rec, g: Gpu, i: int, addr: int, write: int) -> int:
@@ -118,40 +124,16 @@ def vstore_indexed(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 
 def vload_whole(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    n = N * g.vlenb
-    p = host(c, w, g, w.x[r.rs1], n, 0)
-    if p == 0:
-        return F_MEMORY
-    copy(vreg(w, g, r.rd), p, n)
-    w.mem_bytes = n
-    return OK
+    return move(c, w, r, g, N * g.vlenb, 0)
 
 
 def vstore_whole(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    n = N * g.vlenb
-    p = host(c, w, g, w.x[r.rs1], n, 1)
-    if p == 0:
-        return F_MEMORY
-    copy(p, vreg(w, g, r.rd), n)
-    w.mem_bytes = n
-    return OK
+    return move(c, w, r, g, N * g.vlenb, 1)
 
 
 def vload_mask(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    n = (w.vl + 7) >> 3
-    p = host(c, w, g, w.x[r.rs1], n, 0)
-    if p == 0 and n > 0:
-        return F_MEMORY
-    copy(vreg(w, g, r.rd), p, n)
-    w.mem_bytes = n
-    return OK
+    return move(c, w, r, g, (w.vl + 7) >> 3, 0)
 
 
 def vstore_mask(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    n = (w.vl + 7) >> 3
-    p = host(c, w, g, w.x[r.rs1], n, 1)
-    if p == 0 and n > 0:
-        return F_MEMORY
-    copy(p, vreg(w, g, r.rd), n)
-    w.mem_bytes = n
-    return OK
+    return move(c, w, r, g, (w.vl + 7) >> 3, 1)

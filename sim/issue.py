@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rvgpu.isa.prims import imax, imin, ld32, sel, st32, st64, wrap, zero
 from rvgpu.sim.handlers import reshape
-from rvgpu.sim.memory import CLEAN, DIRTY, WINDOW, l1_load, l1_store, record, take, take_from
+from rvgpu.sim.memory import CLEAN, DIRTY, WINDOW, dram_moved, l1_load, l1_store, record, take_from
 from rvgpu.sim.state import (
     CAUSE,
     CORE_BYTES,
@@ -340,7 +340,7 @@ def choose(c: Core, g: Gpu) -> int:
     return imin(best, last)
 
 
-def issues(c: Core) -> int:
+def give_turn(c: Core) -> int:
     """Moves the warp at `turn` to the end of `line`, which holds the warps in order of issue."""
     n = c.line[c.turn]
     for k in range(c.turn, c.nwarps - 1):
@@ -365,7 +365,7 @@ def step(c: Core, g: Gpu, limit: int) -> int:
             e = choose(c, g)
             n = c.line[c.turn]
             if e <= limit:
-                issues(c)
+                give_turn(c)
         if e > limit:
             c.time = e
             c.others = -1
@@ -466,9 +466,7 @@ def drain(g: Gpu) -> int:
         if tag & DIRTY != 0:
             st32(g.l2_tags + 4 * i, tag & CLEAN)
             st64(g.l2_arrival + 8 * i, 0)
-            start = take_from(q, g.end, w) if q.tail == 0 else take(q, g.end)
+            start = dram_moved(g, take_from(q, g.end, w))
             w = (start << 8) // WINDOW
-            g.dram_lines += 1
-            g.dram_last = imax(g.dram_last, start + 1)
             last = start + g.dram_latency
     return imax(last, g.dram_last)

@@ -19,12 +19,6 @@ def take(q: Queue, t: int) -> int:
     the order in which cores run, not in the order of their times, so capacity is kept per window of 32 cycles: within a window requests in
     order of time are served first come, first served; one that comes out of order takes the room that is left. What would wait for more than 4,088
     windows joins a line that is served in order of its coming; while that line is not empty, so does everything else."""
-    if q.tail != 0:
-        start = q.tail
-        if start > t << 8:
-            q.tail = start + q.cost
-            return start >> 8
-        q.tail = 0
     w = (t << 8) // WINDOW
     if w >= q.full_from and w < q.full_to:
         w = q.full_to
@@ -36,6 +30,11 @@ def take_from(q: Queue, t: int, w: int) -> int:
     request arrived and ends, from its start."""
     at = t << 8
     cost = q.cost
+    if q.tail > at:
+        start = q.tail
+        q.tail = start + cost
+        return start >> 8
+    q.tail = 0
     horizon = at // WINDOW + WINDOWS - 8
     while w < horizon:
         e = q.windows + (w & (WINDOWS - 1)) * 16
@@ -69,7 +68,10 @@ def take_from(q: Queue, t: int, w: int) -> int:
 
 def dram_line(g: Gpu, t: int) -> int:
     """Moves one line over the DRAM bus from cycle t on; returns the cycle its transfer starts."""
-    start = take(ptr(Queue, g.dram_queue), t)
+    return dram_moved(g, take(ptr(Queue, g.dram_queue), t))
+
+
+def dram_moved(g: Gpu, start: int) -> int:
     g.dram_lines += 1
     g.dram_last = imax(g.dram_last, start + 1)
     return start
@@ -77,8 +79,8 @@ def dram_line(g: Gpu, t: int) -> int:
 
 def recent(order: int, way: int) -> int:
     """The order of a set's ways, four bits each and the latest in front, after an access to `way`."""
-    apart = order ^ wrap(way * 0x1111_1111_1111_1111)
-    at = ctz(wrap(apart - 0x1111_1111_1111_1111) & ~apart & -0x7777_7777_7777_7778) - 3  # the bit where the four that are 0 start
+    unlike = order ^ wrap(way * 0x1111_1111_1111_1111)
+    at = ctz(wrap(unlike - 0x1111_1111_1111_1111) & ~unlike & -0x7777_7777_7777_7778) - 3  # the bit where the four that are 0 start
     return (order & wrap(-16 << at)) | wrap((order & ((1 << at) - 1)) << 4) | way
 
 

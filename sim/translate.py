@@ -1,4 +1,4 @@
-"""Restricted Python to LLVM IR: the language in which instruction meanings, timing and memory models are written once.
+"""Restricted Python to LLVM IR: the language in which meanings and models are written once (long: a method for each construct).
 
 CPython runs the same functions as the reference. The subset:
 - functions with positional parameters annotated `int` (signed 64-bit, wrapping), or a `ctypes.Structure` (a pointer to it);

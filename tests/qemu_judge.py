@@ -41,7 +41,6 @@ EXCLUDED = {
 }
 CONTROL = {"jal", "jalr", "branch", "trap", "csr", "vsetvli", "vsetivli", "vsetvl", "auipc"}
 APART = {"vslide_vx", "vslide_vi", "vslide1_vx", "vslide1_vf", "vrgather_vv", "vrgather_vx", "vrgather_vi", "viota", "vcompress"}
-MASK_RESULT = {"vmask", "vred"}
 
 
 def judged(row: Row) -> bool:
@@ -174,7 +173,8 @@ def draw_bytes(pick: random.Random, n: int, width: int) -> bytes:
 
 
 def assemble_words(text: str) -> list[int]:
-    return [int.from_bytes(w, "little") for w in (lambda code: (code[i:i + 4] for i in range(0, len(code), 4)))(assemble(text))]
+    code = assemble(text)
+    return [int.from_bytes(code[i:i + 4], "little") for i in range(0, len(code), 4)]
 
 
 def draw_case(seed: int, vlen: int, rows: list[Row], length: int) -> Case:

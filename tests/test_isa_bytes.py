@@ -1,4 +1,4 @@
-"""Every row judged by assemblers that know nothing of ours: our text of our words must give the same bytes (docs: ARCHITECTURE.md, `isa/`).
+"""Every row judged by assemblers that know nothing of ours: our text gives their bytes (long: the IR that makes LLVM emit every row).
 
 Judges: zig's clang (ziglang) assembles the text of all rows, of all compressed instructions and of the vendor words in one call each; LLVM's code
 generator (llvmlite) prints and encodes nearly all rows from IR. llvmlite is built without an assembler for RISC-V ("Inline asm not supported by

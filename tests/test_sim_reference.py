@@ -1,4 +1,4 @@
-"""The restricted Python run by CPython is the reference of the compiled engine: equal bit for bit and cycle for cycle.
+"""The restricted Python run by CPython is the reference of the compiled engine, bit for bit and cycle for cycle (long: half of it is cases).
 
 (a) every primitive and element meaning on special and drawn values, (b) every handler on random states, (c) whole programs on several warps
 and cores: vectors, tiles, DMA, caches, barriers, faults. Nothing is written twice: sim/reference.py runs the very functions.

@@ -608,6 +608,51 @@ def mm_pairs(acc: int, *operands: int) -> int:
     return acc
 
 
+def _mm_block(let: Let, emit: Any, dec: Any, c0: str, c1: str, a: str, b: str, pitch: str, steps: str) -> None:
+    """Two rows of 32 columns: four vectors of sums, so that the additions of one do not wait for those of another."""
+    t = "<16 x float>"
+    dec(f"declare {t} @llvm.fma.v16f32({t}, {t}, {t})")
+    rows, head, body, tail = ((0, 0), (0, 64), (1, 0), (1, 64)), [], [], []
+    for n, (row, at) in enumerate(rows):
+        head += [f"  %p{n} = getelementptr i8, ptr %c{row}, i64 {at}", f"  %first{n} = load {t}, ptr %p{n}, align 4"]
+        body.append(f"  %sum{n} = phi {t} [ %first{n}, %entry ], [ %next{n}, %body ]")
+    body += ["  %s = phi i64 [ 0, %entry ], [ %s1, %body ]", "  %at = phi i64 [ 0, %entry ], [ %at2, %body ]", "  %at1 = add i64 %at, %pitch",
+             "  %at2 = add i64 %at1, %pitch"]
+    for k, at in ((0, "%at"), (1, "%at1")):
+        for half in (0, 1):
+            body += [f"  %o{k}{half} = add i64 {at}, {64 * half}", f"  %q{k}{half} = getelementptr i8, ptr %b, i64 %o{k}{half}",
+                     f"  %b{k}{half} = load {t}, ptr %q{k}{half}, align 4"]
+        for row in (0, 1):
+            body += [f"  %i{k}{row} = add i64 {at}, {4 * row}", f"  %r{k}{row} = getelementptr i8, ptr %a, i64 %i{k}{row}",
+                     f"  %x{k}{row} = load float, ptr %r{k}{row}, align 4", f"  %y{k}{row} = insertelement {t} poison, float %x{k}{row}, i64 0",
+                     f"  %a{k}{row} = shufflevector {t} %y{k}{row}, {t} poison, <16 x i32> zeroinitializer"]
+    for n, (row, at) in enumerate(rows):
+        half = at // 64
+        body += [f"  %low{n} = fmul {t} %a1{row}, %b1{half}",
+                 f"  %pair{n} = call {t} @llvm.fma.v16f32({t} %a0{row}, {t} %b0{half}, {t} %low{n})", f"  %next{n} = fadd {t} %sum{n}, %pair{n}"]
+        tail += [f"  %nan{n} = fcmp uno {t} %next{n}, %next{n}",
+                 f"  %out{n} = select <16 x i1> %nan{n}, {t} bitcast (<16 x i32> splat (i32 {NAN[32]}) to {t}), {t} %next{n}",
+                 f"  store {t} %out{n}, ptr %p{n}, align 4"]
+    dec("\n".join(["define internal void @rv_mm_block(ptr %c0, ptr %c1, ptr %a, ptr %b, i64 %pitch, i64 %steps) nounwind {", "entry:", *head,
+                   "  br label %body", "body:", *body, "  %s1 = add i64 %s, 1", "  %more = icmp slt i64 %s1, %steps",
+                   "  br i1 %more, label %body, label %done", "done:", *tail, "  ret void", "}"]))
+    pointers = ", ".join(f"ptr {let(f'inttoptr i64 {x} to ptr')}" for x in (c0, c1, a, b))
+    emit(f"call void @rv_mm_block({pointers}, i64 {pitch}, i64 {steps})")
+
+
+@prim(_mm_block)
+def mm_block(c0: int, c1: int, a: int, b: int, pitch: int, steps: int) -> None:
+    """Sums of two rows (at c0 and c1) and 32 columns: for each of `steps` (at least one) += a[row] * b[column] for two products, rounded as in
+    `mm_pairs`. The first products' operands stand at a and b as f32, the second ones' `pitch` bytes on, the next step's another `pitch` on."""
+    for row, c in enumerate((c0, c1)):
+        for column in range(32):
+            acc = ld32(c + 4 * column)
+            for s in range(steps):
+                x, y = a + 2 * s * pitch + 4 * row, b + 2 * s * pitch + 4 * column
+                acc = mm_pairs(acc, ld32(x), ld32(y), ld32(x + pitch), ld32(y + pitch))
+            st32(c + 4 * column, acc)
+
+
 def _mm32(let: Let, emit: Any, dec: Any, acc: str, a: str, b: str) -> str:
     c, x, y = (_to_float(let, v, 32) for v in (acc, a, b))
     prod = let(f"fmul float {x}, {y}")
@@ -618,3 +663,80 @@ def _mm32(let: Let, emit: Any, dec: Any, acc: str, a: str, b: str) -> str:
 def mm_one(acc: int, a: int, b: int) -> int:
     """RN(acc + RN(a*b)) on f32 patterns."""
     return f_add(acc, f_mul(a, b, 32), 32)
+
+
+# -- groups: n neighbouring 64-bit numbers from p on, in one step where n is 1, 2, 4 or 8
+def _group_step(let: Let, dec: Any, k: int, op: str, p: str, x: str) -> str:
+    """The code for k numbers at pointer p: returns the greatest (`most`), or stores what becomes of them."""
+    t, kind = ("i64", "i64") if k == 1 else (f"<{k} x i64>", f"v{k}i64")
+    smax = f"call {t} @llvm.smax.{kind}({t}"
+    dec(f"declare {t} @llvm.smax.{kind}({t}, {t})")
+    if op == "most":
+        old = let(f"load {t}, ptr {p}, align 8")
+        if k == 1:
+            return old
+        dec(f"declare i64 @llvm.vector.reduce.smax.{kind}({t})")
+        return let(f"call i64 @llvm.vector.reduce.smax.{kind}({t} {old})")
+    if k > 1:
+        x = let(f"shufflevector {t} {let(f'insertelement {t} poison, i64 {x}, i64 0')}, {t} poison, <{k} x i32> zeroinitializer")
+    if op != "fill":
+        old = let(f"load {t}, ptr {p}, align 8")
+        if op == "later":
+            old = let(f"add {t} {old}, {'1' if k == 1 else 'splat (i64 1)'}")
+        x = let(f"{smax} {old}, {t} {x})")
+    return f"store {t} {x}, ptr {p}, align 8"
+
+
+def _group(op: str) -> Callable[..., str]:
+    def llvm(let: Let, emit: Any, dec: Any, p: str, n: str, x: str = "0") -> str:
+        lines = [f"define internal i64 @rv_{op}(ptr %p, i64 %n, i64 %x) alwaysinline nounwind {{",
+                 "  switch i64 %n, label %loop [i64 1, label %n1 i64 2, label %n2 i64 4, label %n4 i64 8, label %n8]"]
+
+        def name(text: str) -> str:
+            lines.append(f"  %t{len(lines)} = {text}")
+            return lines[-1].split()[0]
+
+        for k in (1, 2, 4, 8):
+            lines.append(f"n{k}:")
+            out = _group_step(name, dec, k, op, "%p", "%x")
+            lines += [f"  ret i64 {out}"] if op == "most" else [f"  {out}", "  ret i64 0"]
+        lines += ["loop:", "  %none = icmp slt i64 %n, 1", "  br i1 %none, label %nothing, label %body", "nothing:", "  ret i64 0", "body:",
+                  "  %i = phi i64 [ 0, %loop ], [ %j, %body ]", "  %m = phi i64 [ 0, %loop ], [ %next, %body ]",
+                  "  %q = getelementptr i64, ptr %p, i64 %i"]
+        out = _group_step(name, dec, 1, op, "%q", "%x")
+        lines += [f"  %next = call i64 @llvm.smax.i64(i64 %m, i64 {out})"] if op == "most" else [f"  {out}", "  %next = add i64 0, 0"]
+        lines += ["  %j = add nsw i64 %i, 1", "  %more = icmp slt i64 %j, %n", "  br i1 %more, label %body, label %done", "done:",
+                  "  ret i64 %next", "}"]
+        dec("\n".join(lines))
+        return let(f"call i64 @rv_{op}(ptr {let(f'inttoptr i64 {p} to ptr')}, i64 {n}, i64 {x})")
+    return llvm
+
+
+@prim(_group("most"))
+def most(p: int, n: int) -> int:
+    """The greatest of them; 0 for none."""
+    return max((ld64(p + 8 * i) for i in range(n)), default=0)
+
+
+@prim(_group("fill"))
+def fill(p: int, n: int, x: int) -> int:
+    """Each becomes x."""
+    for i in range(n):
+        st64(p + 8 * i, x)
+    return 0
+
+
+@prim(_group("least"))
+def at_least(p: int, n: int, x: int) -> int:
+    """Each becomes x if it is less."""
+    for i in range(n):
+        st64(p + 8 * i, max(ld64(p + 8 * i), x))
+    return 0
+
+
+@prim(_group("later"))
+def later(p: int, n: int, x: int) -> int:
+    """Each becomes x, or one more than it was if that is more."""
+    for i in range(n):
+        st64(p + 8 * i, max(ld64(p + 8 * i) + 1, x))
+    return 0

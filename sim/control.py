@@ -81,7 +81,7 @@ def barrier(c: Core, w: Warp, g: Gpu, i: int, n: int) -> int:
                 o.earliest = c.bar_time[i] + g.barrier
                 o.why = C_BARRIER
                 c.ready[k] = -1
-        c.others = -1
+        c.stale = 1
     return 0
 
 

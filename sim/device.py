@@ -36,6 +36,7 @@ from rvgpu.sim.state import (
     F_TILE,
     F_TRAP,
     F_VTYPE,
+    MM_WAITING,
     PLAN_BYTES,
     WARP_BYTES,
     Core,
@@ -82,8 +83,8 @@ class Program:
         """pc -> (how often it ran, cycles in which it took a slot) of what ran, on all cores."""
         raw: Any = self.plans
         plans = np.frombuffer(raw, np.dtype(Plan)).reshape(-1, len(self.records))
-        count, cycles = plans["count"].sum(0), plans["issue_cycles"].sum(0)
-        return {self.image.text[0] + 2 * int(n): (int(count[n]), int(cycles[n])) for n in np.flatnonzero(count)}
+        count, free = plans["count"].sum(0), plans["free"].sum(0)
+        return {self.image.text[0] + 2 * int(n): (int(count[n]), int(count[n] - free[n])) for n in np.flatnonzero(count)}
 
     def mnemonic(self, pc: int) -> str:
         at = pc - BASE
@@ -174,7 +175,8 @@ class Device:
         for n, w in enumerate(self.warps):
             w.core, w.warp = divmod(n, m.core.warps)
             w.hart, w.warps = n, m.core.warps
-            w.tiles, w.operands = self._array(16 * te * te), self._array(128 * te)
+            w.tiles, w.operands = self._array(16 * te * te), self._array(32 * MM_WAITING * te)
+            w.panel = self.warps[n - 1].panel if w.warp else self._array(16 * MM_WAITING * te + 1024)
         g.cores, g.ncores = ctypes.addressof(self.cores), m.gpu.cores
         g.dram, g.dram_size = int(self.memory.ctypes.data), len(self.memory)
         g.vlenb, g.te, g.timed, g.max_cycles = m.vector.vlen // 8, te, int(timing), self.limit
@@ -264,7 +266,7 @@ class Device:
         for n, c in enumerate(self.cores):
             c.nwarps, c.live = m.core.warps, 0
             c.plans = ctypes.addressof(program.plans) + n * len(program.records) * PLAN_BYTES
-            c.room[:] = [max(start, at) for at in c.room]
+            c.slot[:] = [max(start, at) for at in c.slot]
             self.engine.call("start_cta", c, g, start)
             c.time = start + m.gpu.cta_dispatch_cycles if c.live else issue.NEVER
         g.end = start
@@ -327,6 +329,7 @@ class Device:
         cycles = max(1, self.engine.call("drain", g) if g.timed else self.time)
         total = cycles * len(self.cores)
         stalls = {name: sum(c.stall[n] for c in self.cores) for n, name in enumerate(CAUSES)}
+        stalls["issued"] = sum(c.accounted for c in self.cores) - sum(stalls.values())
         stalls["idle"] += total - sum(stalls.values())
         instructions = sum(c.instructions for c in self.cores)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import copy, f_cvt, imin, ld8, ld16, ld32, mm_one, mm_pairs, sext, st32, zero
+from rvgpu.isa.prims import copy, f_cvt, imin, ld8, ld16, ld32, mm_block, mm_one, sext, st32, zero
 from rvgpu.sim.handlers import host, vreg
-from rvgpu.sim.state import F_MEMORY, F_TILE, F_VTYPE, OK, Core, Gpu, Rec, Warp
-from rvgpu.sim.translate import address, apart, lanes
+from rvgpu.sim.state import F_MEMORY, F_TILE, F_VTYPE, MM_WAITING, OK, Core, Gpu, Rec, Warp
+from rvgpu.sim.translate import apart, lanes
 
 SEW, EEW, AS, BS = 32, 32, 1, 1  # bound
 
@@ -95,7 +95,7 @@ def tile_of(w: Warp, g: Gpu, n: int) -> int:
 
 
 def mm_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    """f32 += f16, bf16 or f32 products; k ascending; 16-bit products in pairs. Those wait, at most four for each tile and all under one
+    """f32 += f16, bf16 or f32 products; k ascending; 16-bit products in pairs. Those wait, at most 16 for each tile and all under one
     configuration, and are done together: the tile goes through the host's caches once."""
     if w.twiden != 3 - w.sew or SEW < 16 or SEW > 32:
         return F_VTYPE
@@ -113,26 +113,26 @@ def mm_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
         return OK
     if w.mm_waiting[tile] > 0 and w.mm_shape[tile] != w.shape:
         settle(w, g, tile)
-    gap, half = 4 * g.vlenb, 2 * g.te
-    at = w.operands + (tile * 4 + w.mm_waiting[tile]) * 4 * half
+    gap, row = 4 * g.vlenb, 2 * g.te
+    at = w.operands + (tile * MM_WAITING + w.mm_waiting[tile]) * 4 * row
     copy(at, a, 2 * w.tm)
-    copy(at + 2 * half, b, 2 * n)
+    copy(at + 2 * row, b, 2 * n)
     if w.tk > 1:
-        copy(at + half, a + gap, 2 * w.tm)
-        copy(at + 3 * half, b + gap, 2 * n)
+        copy(at + row, a + gap, 2 * w.tm)
+        copy(at + 3 * row, b + gap, 2 * n)
     else:
-        zero(at + half, 2 * w.tm)
-        zero(at + 3 * half, 2 * n)
+        zero(at + row, 2 * w.tm)
+        zero(at + 3 * row, 2 * n)
     w.mm_shape[tile] = w.shape
     w.mm_waiting[tile] += 1
-    if w.mm_waiting[tile] == 4:
+    if w.mm_waiting[tile] == MM_WAITING:
         settle(w, g, tile)
     return OK
 
 
-def wide(p: int, form: int) -> int:
-    """The 16-bit number at p as an f32 pattern."""
-    return ld16(p) << 16 if form != 0 else f_cvt(ld16(p), 16, 32)
+def wide(x: int, form: int) -> int:
+    """A 16-bit number as an f32 pattern."""
+    return x << 16 if form != 0 else f_cvt(x, 16, 32)
 
 
 @apart
@@ -149,31 +149,34 @@ def settle(w: Warp, g: Gpu, tile: int) -> int:
 
 
 def multiply(w: Warp, g: Gpu, tile: int, steps: int, form: int) -> int:
-    """`form`: 1 bf16, 0 f16; a constant where this is called. First B's two rows of each step become f32."""
+    """`form`: 1 bf16, 0 f16; a constant where this is called. First the operands become f32 in the core's panel: per step two rows of A, then
+    of B. Blocks that are not whole are multiplied in a place of their own behind that."""
     n, tm, te = w.mm_shape[tile] & 0xFFFFF, (w.mm_shape[tile] >> 20) & 0xFFFF, g.te
-    t, ops, u = address(w.tmp), w.operands + tile * 32 * te, 4 * te
+    ops, a, pitch = w.operands + tile * MM_WAITING * 8 * te, w.panel, 4 * te
+    b, edge = a + MM_WAITING * 2 * pitch, a + MM_WAITING * 4 * pitch + 128
     for s in range(steps):
-        b, row = ops + s * 2 * u + u, t + s * 2 * u
-        for i in lanes(n):
-            st32(row + 4 * i, wide(b + 2 * i, form))
-        for i in lanes(n):
-            st32(row + u + 4 * i, wide(b + 2 * te + 2 * i, form))
-    for row in range(tm):
-        q, a = tile_of(w, g, tile) + row * u, ops + 2 * row
-        if steps == 4:
-            x0, x1, x2, x3 = wide(a, form), wide(a + 2 * u, form), wide(a + 4 * u, form), wide(a + 6 * u, form)
-            y0, y1, y2, y3 = wide(a + 2 * te, form), wide(a + 10 * te, form), wide(a + 18 * te, form), wide(a + 26 * te, form)
-            t1, t2, t3 = t + 2 * u, t + 4 * u, t + 6 * u
-            u0, u1, u2, u3 = t + u, t + 3 * u, t + 5 * u, t + 7 * u
+        for k in range(2):
+            of = ops + s * 8 * te + k * 2 * te
+            of_b, to_a, to_b = of + 4 * te, a + (2 * s + k) * pitch, b + (2 * s + k) * pitch
+            for i in lanes(tm):
+                st32(to_a + 4 * i, wide(ld16(of + 2 * i), form))
             for i in lanes(n):
-                st32(q + 4 * i, mm_pairs(ld32(q + 4 * i), x0, ld32(t + 4 * i), y0, ld32(u0 + 4 * i), x1, ld32(t1 + 4 * i), y1, ld32(u1 + 4 * i),
-                                         x2, ld32(t2 + 4 * i), y2, ld32(u2 + 4 * i), x3, ld32(t3 + 4 * i), y3, ld32(u3 + 4 * i)))
-        else:
-            for s in range(steps):
-                x, y = wide(a + s * 2 * u, form), wide(a + s * 2 * u + 2 * te, form)
-                t0, u0 = t + s * 2 * u, t + s * 2 * u + u
-                for i in lanes(n):
-                    st32(q + 4 * i, mm_pairs(ld32(q + 4 * i), x, ld32(t0 + 4 * i), y, ld32(u0 + 4 * i)))
+                st32(to_b + 4 * i, wide(ld16(of_b + 2 * i), form))
+    for row in range(0, tm, 2):
+        q = tile_of(w, g, tile) + row * pitch
+        for column in range(0, n, 32):
+            c, x, y = q + 4 * column, a + 4 * row, b + 4 * column
+            if column + 32 <= n and row + 1 < tm:
+                mm_block(c, c + pitch, x, y, pitch, steps)
+            else:
+                part = 4 * imin(32, n - column)
+                copy(edge, c, part)
+                if row + 1 < tm:
+                    copy(edge + 128, c + pitch, part)
+                mm_block(edge, edge + 128, x, y, pitch, steps)
+                copy(c, edge, part)
+                if row + 1 < tm:
+                    copy(c + pitch, edge + 128, part)
     return OK
 
 

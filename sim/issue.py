@@ -6,10 +6,11 @@ smallest e; ties: the warp that issued last, then the one longest without issue,
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import imax, imin, ld32, sel, st32, st64, wrap, zero
+from rvgpu.isa.prims import at_least, fill, imax, imin, later, ld32, most, sel, st32, st64, wrap, zero
 from rvgpu.sim.handlers import reshape
 from rvgpu.sim.memory import CLEAN, DIRTY, WINDOW, dram_moved, l1_load, l1_store, record, take_from
 from rvgpu.sim.state import (
+    ANY_SHAPE,
     CAUSE,
     CORE_BYTES,
     DONE,
@@ -17,11 +18,13 @@ from rvgpu.sim.state import (
     F_JUMP,
     F_OPERAND,
     F_VTYPE,
+    NOWHERE,
     OK,
     PLAN_BYTES,
     REC_BYTES,
     REGS,
     RUN,
+    UNITS,
     WARP_BYTES,
     Core,
     Gpu,
@@ -43,8 +46,8 @@ ONE, GROUP, WIDE, EEW_GROUP, FIXED, PART = range(6)
 # what an instruction costs its unit
 COST_ONE, COST_LANES, COST_EXP, COST_DIV, COST_WIDE, COST_RED, COST_MEM, COST_MM, COST_TILE, COST_GATHER = range(10)
 U_NONE, U_VALU, U_EXP, U_LSU, U_MATRIX, U_TILE = range(6)
-LAST_UNIT = U_TILE
-FIRST, LAST, READ, CAUSED = range(4)  # of a register on the board
+# how an instruction goes through the issue loop: `other` is config, csr, atomics, jumps, traps
+K_ALU, K_LANES, K_MULTIPLY, K_MEMORY, K_CONFIG, K_OTHER = range(6)
 M_NONE, M_LOAD, M_STORE, M_VLOAD, M_VSTORE = range(5)
 
 
@@ -71,7 +74,7 @@ def width(w: Warp, r: Rec, kind: int) -> int:
 def prepare(w: Warp, r: Rec, p: Plan, g: Gpu) -> int:
     """The plan of an instruction under the warp's configuration. Vector groups start at a multiple of their length and end within the file; a
     masked instruction's destination group does not hold its mask."""
-    p.shape = w.shape
+    p.shape = w.shape if r.vector != 0 else ANY_SHAPE
     p.entry = 0
     p.fault = F_VTYPE if r.valid != 0 else F_ILLEGAL
     legal = r.valid != 0 and (r.needs_vtype == 0 or w.vill == 0)
@@ -85,7 +88,7 @@ def prepare(w: Warp, r: Rec, p: Plan, g: Gpu) -> int:
             legal = 0
             p.fault = F_OPERAND
     p.dstspan = 0
-    if r.dst < 200:
+    if r.dst < NOWHERE:
         n = width(w, r, r.dstkind) if legal else 1
         p.dstspan = imin(n, REGS - r.dst)
         if aligned(r, r.dst, n) == 0 or (r.vector != 0 and r.vm == 0 and r.dst == 64 and r.dstkind != ONE):
@@ -93,6 +96,30 @@ def prepare(w: Warp, r: Rec, p: Plan, g: Gpu) -> int:
             p.fault = F_OPERAND
     if legal:
         p.entry = r.handler[w.sew]
+    return arrange(r, p)
+
+
+def arrange(r: Rec, p: Plan) -> int:
+    """The part of a plan that issue reads: scalar sources and groups apart, tiles behind vector registers."""
+    p.kind, p.unit, p.chain, p.halves = r.kind, r.unit, r.chain, r.size >> 1
+    p.side = 0 if r.unit == U_NONE else 1
+    p.x0, p.x1, p.x2, p.groups, p.waits = 0, 0, 0, 0, 0
+    for k in range(r.nsrc):
+        reg = r.src[k]
+        if reg < 64:
+            p.x2, p.x1, p.x0 = p.x1, p.x0, reg
+        elif reg < 96:
+            p.base[p.groups], p.length[p.groups] = reg, p.span[k]
+            p.groups += 1
+    p.waits = p.groups
+    for k in range(r.nsrc):
+        if r.src[k] >= 96:
+            p.base[p.waits], p.length[p.waits] = r.src[k], p.span[k]
+            p.waits += 1
+    p.dst = r.dst
+    if r.dst >= NOWHERE:
+        p.dst, p.dstspan = NOWHERE, 1
+    p.after = 0 if r.cost == COST_MM or r.dst >= NOWHERE else p.dst
     return 0
 
 
@@ -101,40 +128,54 @@ def aligned(r: Rec, reg: int, n: int) -> int:
     return reg < 64 or reg >= 96 or r.cost == COST_MM or (n <= 8 and reg % n == 0)
 
 
-def find_ready(c: Core, n: int, g: Gpu) -> int:
-    """Operands. The warp's next instruction may issue when all its sources are there: a scalar, or the first element of a vector when the class
-    chains (`first`), else the cycle after the last element (`last` + 1). A destination may be written from the cycle after its last reader
-    started, and so that its first new element comes after the first old one; multiplies on one tile follow back to back."""
-    w = ptr(Warp, c.warps + n * WARP_BYTES)
-    if w.state != RUN:
-        c.ready[n] = NEVER
-        c.ready_unit[n] = 0
-        return NEVER
-    r = ptr(Rec, g.recs + w.pc * REC_BYTES)
-    p = ptr(Plan, c.plans + w.pc * PLAN_BYTES)
-    if p.shape != w.shape:
-        prepare(w, r, p, g)
+def plan_of(c: Core, w: Warp, g: Gpu) -> int:
+    """The address of the plan of the warp's next instruction, made when there is none for its configuration."""
+    at = c.plans + w.pc * PLAN_BYTES
+    p = ptr(Plan, at)
+    if p.shape != w.shape and p.shape != ANY_SHAPE:
+        prepare(w, ptr(Rec, g.recs + w.pc * REC_BYTES), p, g)
+    return at
+
+
+def operands(w: Warp, r: Rec, p: Plan) -> int:
+    """When the warp's next instruction may issue, but for its slot and its unit: when all its sources are there: a scalar, or the first element
+    of a vector when the class chains (`first`), else the cycle after the last element (`last` + 1). A destination may be written from the cycle
+    after its last reader started, and so that its first new element comes after the first old one; multiplies on one tile follow back to back."""
+    t = imax(imax(w.earliest, w.first[p.x0]), imax(w.first[p.x1], w.first[p.x2]))
+    if p.side == 0:
+        return imax(t, w.first[p.after] + 1 - r.latency)
+    if p.chain != 0:
+        for k in range(p.waits):
+            t = imax(t, most(address(w.first) + 8 * p.base[k], p.length[k]))
+    else:
+        for k in range(p.waits):
+            t = imax(t, most(address(w.last) + 8 * p.base[k], p.length[k]) + 1)
+    if p.after != 0:
+        t = imax(t, most(address(w.first) + 8 * p.dst, p.dstspan) + 1 - r.latency)
+    return imax(t, most(address(w.read) + 8 * p.dst, p.dstspan) + 1)
+
+
+@apart
+def blame(w: Warp, r: Rec, p: Plan, e: int) -> int:
+    """The cause of a wait until e: the first of what the instruction waited for longest; its unit or slot when the operands were there before."""
     t = w.earliest
     why = w.why
     for k in range(r.nsrc):
         base = r.src[k]
-        part = 0 if r.chain != 0 or base < 64 else 1  # its first or its last element
         for reg in range(base, base + p.span[k]):
-            at = w.board[4 * reg + part] + part
-            why = sel(at > t, w.board[4 * reg + CAUSED], why)
+            at = w.first[reg] if r.chain != 0 or base < 64 else w.last[reg] + 1
+            why = sel(at > t, w.cause[reg], why)
             t = imax(at, t)
-    for reg in range(r.dst, r.dst + p.dstspan):
-        at = w.board[4 * reg + READ] + 1
-        why = sel(at > t, C_UNIT, why)
-        t = imax(at, t)
-        if r.cost != COST_MM:
-            at = w.board[4 * reg + FIRST] + 1 - r.latency  # the new value comes after the old one
-            why = sel(at > t, w.board[4 * reg + CAUSED], why)
+    if r.dst < NOWHERE:
+        for reg in range(r.dst, r.dst + p.dstspan):
+            at = w.read[reg] + 1
+            why = sel(at > t, C_UNIT, why)
             t = imax(at, t)
-    c.ready[n] = t
-    c.ready_why[n] = why
-    c.ready_unit[n] = r.unit
-    return t
+            if r.cost != COST_MM:
+                at = w.first[reg] + 1 - r.latency  # the new value comes after the old one
+                why = sel(at > t, w.cause[reg], why)
+                t = imax(at, t)
+    return why if t == e else C_UNIT
 
 
 def unit_cost(w: Warp, r: Rec, g: Gpu) -> int:
@@ -204,70 +245,70 @@ def memory_time(c: Core, w: Warp, r: Rec, g: Gpu, t: int) -> int:
     return done
 
 
-def retire(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, e: int) -> int:
-    """After issue at e the instruction starts when its unit is free, in order; its first element is there after the class's latency, its last
-    occupancy - 1 later, and never before its sources' last elements + latency."""
-    unit = r.unit
-    start = e
-    cost = p.cycles
-    if unit != U_NONE:
-        start = imax(e, c.free[unit])
-    first = start + r.latency
-    last = first + cost - 1
-    cause = r.cause
-    if r.mem != M_NONE:
-        done = memory_time(c, w, r, g, start)
-        cost = w.mem_count
-        last = first
-        if r.mem == M_LOAD or r.mem == M_VLOAD:
-            if w.mem_kind == 1:
-                first = start + g.spm_latency
-                cause = C_SPM
-            elif w.mem_kind == 2:
-                first = done
-                cause = C_L1 if done <= start + g.l1_hit + cost else C_DRAM if done > start + 3 * g.l2_latency else C_L2
-            else:
-                first = start + g.l1_hit
-            last = imax(first + cost - 1, done)
+def occupy(c: Core, unit: int, g: Gpu, start: int, cost: int) -> int:
+    """A unit takes work in order, and has room for `queue` instructions beside what it runs."""
     c.last_start = start
     c.last_cost = cost
-    if unit == U_NONE:
-        c.room[0] = e + 1
-    else:
-        c.free[unit] = start + cost
-        c.busy[unit] += cost
-        slot = unit * 4
-        c.starts[slot + 2] = c.starts[slot + 1]
-        c.starts[slot + 1] = c.starts[slot]
-        c.starts[slot] = start
-        for u in range(1, LAST_UNIT + 1):
-            c.room[u] = imax(c.room[u], e + 1)
-        c.room[unit] = imax(e + 1, c.starts[slot + g.queue - 1])
-        for k in range(r.nsrc):
-            base = r.src[k]
-            if base >= 64 and base < 96:
-                for reg in range(base, base + p.span[k]):
-                    w.board[4 * reg + READ] = imax(w.board[4 * reg + READ], start)
-                    if r.chain != 0:
-                        last = imax(last, w.board[4 * reg + LAST] + r.latency)
-    if r.cost == COST_MM:  # multiplies on one tile follow back to back; others wait for the result
-        w.board[4 * r.dst + LAST] = start + cost - 1 + g.mm_latency
-        w.board[4 * r.dst + CAUSED] = cause
-    else:
-        for reg in range(r.dst, r.dst + p.dstspan):
-            w.board[4 * reg + FIRST] = first
-            w.board[4 * reg + LAST] = imax(last, w.board[4 * reg + LAST] + 1)
-            w.board[4 * reg + CAUSED] = cause
+    c.free[unit] = start + cost
+    c.busy[unit] += cost
+    n = c.taken[unit]
+    c.taken[unit] = n + 1
+    c.starts[4 * unit + (n & 3)] = start
+    c.room[unit] = c.starts[4 * unit + ((n + 1 - g.queue) & 3)]
     return 0
 
 
-def account(c: Core, e: int, why: int) -> int:
-    """Every core-cycle has one cause: `issued` when an instruction issued in it; else what the next instruction to issue waited for last: data
-    of a kind, its unit or slot (`unit`), a barrier, the dispatch of its CTA; `idle` when the core has nothing left to run."""
-    if e >= c.accounted:
-        c.stall[why] += e - c.accounted
-        c.stall[0] += 1
-        c.accounted = e + 1
+def retire(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, start: int, cost: int, first: int, last: int, cause: int) -> int:
+    """What an instruction of a unit leaves on the scoreboard. Its last element comes no earlier than its sources' last ones and its latency."""
+    occupy(c, p.unit, g, start, cost)
+    for k in range(p.groups):
+        at = 8 * p.base[k]
+        at_least(address(w.read) + at, p.length[k], start)
+        if p.chain != 0:
+            last = imax(last, most(address(w.last) + at, p.length[k]) + r.latency)
+    fill(address(w.first) + 8 * p.dst, p.dstspan, first)
+    later(address(w.last) + 8 * p.dst, p.dstspan, last)
+    for reg in range(p.dst, p.dst + p.dstspan):
+        w.cause[reg] = cause
+    return 0
+
+
+def multiplied(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, start: int) -> int:
+    """Multiplies on one tile follow back to back; others wait for the result."""
+    occupy(c, p.unit, g, start, p.cycles)
+    for k in range(p.groups):
+        at_least(address(w.read) + 8 * p.base[k], p.length[k], start)
+    w.last[p.dst] = start + p.cycles - 1 + g.mm_latency
+    w.cause[p.dst] = r.cause
+    return 0
+
+
+def moved(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, start: int) -> int:
+    """What a load or store leaves: data of scratchpad come in order of their beats, of DRAM space all at once."""
+    done = memory_time(c, w, r, g, start)
+    cost = w.mem_count
+    first = start + r.latency
+    last = first
+    cause = r.cause
+    if r.mem == M_LOAD or r.mem == M_VLOAD:
+        if w.mem_kind == 1:
+            first = start + g.spm_latency
+            cause = C_SPM
+        elif w.mem_kind == 2:
+            first = done
+            cause = C_L1 if done <= start + g.l1_hit + cost else C_DRAM if done > start + 3 * g.l2_latency else C_L2
+        else:
+            first = start + g.l1_hit
+        last = imax(first + cost - 1, done)
+    if p.side != 0:
+        return retire(c, w, r, p, g, start, cost, first, last, cause)
+    c.last_cost = cost
+    return scalar_result(w, p, first, cause)
+
+
+def scalar_result(w: Warp, p: Plan, first: int, cause: int) -> int:
+    w.first[p.dst] = first
+    w.cause[p.dst] = cause
     return 0
 
 
@@ -282,7 +323,9 @@ def start_cta(c: Core, g: Gpu, t: int) -> int:
         w = ptr(Warp, c.warps + n * WARP_BYTES)
         zero(address(w.x), 32 * 8)
         zero(address(w.f), 32 * 8)
-        zero(address(w.board), REGS * 8 * 4)
+        zero(address(w.first), REGS * 8)
+        zero(address(w.last), REGS * 8)
+        zero(address(w.read), REGS * 8)
         w.state = RUN
         w.pc = g.entry
         w.earliest = t + g.dispatch
@@ -308,36 +351,63 @@ def start_cta(c: Core, g: Gpu, t: int) -> int:
         w.tk = 0
         reshape(w)
     c.live = c.nwarps
-    c.others = -1
+    c.stale = 1
     for i in range(16):
         c.bar_count[i] = 0
     return 1
 
 
+def find_ready(c: Core, n: int, g: Gpu) -> int:
+    w = ptr(Warp, c.warps + n * WARP_BYTES)
+    c.ready[n] = NEVER
+    c.ready_unit[n] = 0
+    if w.state == RUN:
+        p = ptr(Plan, plan_of(c, w, g))
+        c.ready[n] = operands(w, ptr(Rec, g.recs + w.pc * REC_BYTES), p)
+        c.ready_unit[n] = p.unit
+    return 0
+
+
 def issue_time(c: Core, n: int) -> int:
-    return imax(c.ready[n], c.room[c.ready_unit[n]])
+    """The earliest cycle for the next instruction of warp n, whose operands are known."""
+    u = c.ready_unit[n]
+    return imax(c.ready[n], imax(c.slot[sel(u, 1, 0)], c.room[u]))
 
 
 @apart
 def choose(c: Core, g: Gpu) -> int:
-    """The issue time of the warp that issues next, which stands at `turn` in `line`; notes in `others` a time before which no other warp issues
-    (until a barrier opens)."""
+    """The issue time of the warp that issues next, which stands at `turn` in `line`; notes per unit in `rival` when the first of the other warps
+    is ready."""
     for n in range(c.nwarps):
         if c.ready[n] < 0:
             find_ready(c, n, g)
+    c.stale = 0
     end = c.nwarps - 1
     best = NEVER
-    others = NEVER
     at = 0
     for k in range(end):
         e = issue_time(c, c.line[k])
-        others = imin(others, imax(e, best))
         at = sel(e < best, k, at)
         best = imin(e, best)
     last = issue_time(c, c.line[end])
-    c.turn = sel(last <= best, end, at)
-    c.others = sel(last <= best, best, imin(others, last))
+    at = sel(last <= best, end, at)
+    c.turn = at
+    for u in range(UNITS):
+        c.rival[u] = NEVER
+    for k in range(end + 1):
+        if k != at:
+            n = c.line[k]
+            u = c.ready_unit[n]
+            c.rival[u] = imin(c.rival[u], c.ready[n])
     return imin(best, last)
+
+
+def others(c: Core) -> int:
+    """The earliest cycle for an instruction of another warp."""
+    t = NEVER
+    for u in range(U_VALU, UNITS):
+        t = imin(t, imax(c.rival[u], c.room[u]))
+    return imin(imax(t, c.slot[1]), imax(c.rival[0], c.slot[0]))
 
 
 def give_turn(c: Core) -> int:
@@ -346,6 +416,28 @@ def give_turn(c: Core) -> int:
     for k in range(c.turn, c.nwarps - 1):
         c.line[k] = c.line[k + 1]
     c.line[c.nwarps - 1] = n
+    return n
+
+
+def faulted(c: Core, w: Warp, g: Gpu, fault: int, e: int) -> int:
+    w.fault = fault
+    g.fault_core = c.core
+    g.fault_warp = w.warp
+    c.time = e
+    return R_FAULT
+
+
+@apart
+def finish(c: Core, w: Warp, g: Gpu, e: int) -> int:
+    """The warp returned: with the last one its CTA ends, and the core takes another one. 1 when none is left."""
+    w.state = DONE
+    w.pc = 0
+    c.live -= 1
+    g.end = imax(g.end, imax(e, w.token_last))
+    if c.live == 0:
+        if start_cta(c, g, imax(e + 1, w.token_last)) == 0:
+            c.time = NEVER
+            return 1
     return 0
 
 
@@ -355,78 +447,109 @@ def step(c: Core, g: Gpu, limit: int) -> int:
     The smallest possible issue time goes first; of equal ones the warp that issued last, then the one longest without issue, then the lowest
     number. A taken branch or jump delays its warp's next instruction by `taken_branch_cycles`. A vset that changes nothing takes no slot.
     Runs until the core's time passes `limit` or nothing can run; returns 0 or a run code."""
-    end = c.nwarps - 1
+    stop = imin(limit, g.max_cycles)
+    traced = g.trace_cap
+    n = c.line[c.nwarps - 1]
     while 1:
-        n = c.line[end]
-        if c.ready[n] < 0:
-            find_ready(c, n, g)
-        e = issue_time(c, n)
-        if e > c.others:
-            e = choose(c, g)
-            n = c.line[c.turn]
-            if e <= limit:
-                give_turn(c)
-        if e > limit:
-            c.time = e
-            c.others = -1
-            return R_OK
-        if e > g.max_cycles:
-            g.fault_core = c.core
-            g.fault_warp = n
-            return R_LIMIT
         w = ptr(Warp, c.warps + n * WARP_BYTES)
+        at = plan_of(c, w, g)
+        p, r = ptr(Plan, at), ptr(Rec, g.recs + w.pc * REC_BYTES)
+        t = operands(w, r, p) if w.state == RUN else NEVER
+        e = imax(t, imax(c.slot[p.side], c.room[p.unit]))
+        if e > others(c) or c.stale != 0:
+            c.ready[n] = t
+            c.ready_unit[n] = p.unit
+            e = choose(c, g)
+            if e > stop:
+                return pause(c, g, e, limit)
+            n = give_turn(c)
+            continue
+        if e > stop:
+            c.ready[n] = t
+            c.ready_unit[n] = p.unit
+            c.turn = c.nwarps - 1
+            return pause(c, g, e, limit)
+        if p.entry == 0:
+            return faulted(c, w, g, p.fault, e)
+        kind = p.kind
         pc = w.pc
-        r = ptr(Rec, g.recs + pc * REC_BYTES)
-        p = ptr(Plan, c.plans + pc * PLAN_BYTES)
-        if p.shape != w.shape:  # another warp needed it for its own
-            prepare(w, r, p, g)
-        why = c.ready_why[n] if e == c.ready[n] else C_UNIT
-        after = pc + (r.size >> 1)
-        shape = w.shape
-        w.now = e
-        w.next = after
-        w.earliest = e
-        w.why = C_UNIT
-        if r.mem != M_NONE:
+        after = pc + p.halves
+        why = C_UNIT
+        slot = 1
+        if e > c.accounted or traced != 0:
+            why = blame(w, r, p, e)
+        if kind == K_ALU:
+            call_handler(p.entry, c, w, r, g)
+            scalar_result(w, p, e + r.latency, r.cause)
+            w.earliest = e
+            w.pc = after
+        elif kind == K_LANES or kind == K_MULTIPLY:
+            fault = call_handler(p.entry, c, w, r, g)
+            if fault != OK:
+                return faulted(c, w, g, fault, e)
+            start = imax(e, c.free[p.unit])
+            if kind == K_LANES:
+                first = start + r.latency
+                retire(c, w, r, p, g, start, p.cycles, first, first + p.cycles - 1, r.cause)
+            else:
+                multiplied(c, w, r, p, g, start)
+            w.earliest = e
+            w.pc = after
+        elif kind == K_MEMORY:
             w.mem_kind = 0
             w.mem_bytes = 0
             w.mem_count = 0
-        fault = p.fault
-        if p.entry != 0:
             fault = call_handler(p.entry, c, w, r, g)
-        if fault == OK and w.next >= g.nrecs:
-            fault = F_JUMP
-            w.fault_addr = g.text + 2 * w.next
-        if fault != OK:
-            w.fault = fault
-            g.fault_core = c.core
-            g.fault_warp = n
-            c.time = e
-            return R_FAULT
-        c.instructions += 1
+            if fault != OK:
+                return faulted(c, w, g, fault, e)
+            moved(c, w, r, p, g, imax(e, c.free[p.unit]))
+            w.earliest = e
+            w.pc = after
+        else:
+            shape = w.shape
+            w.now = e
+            w.next = after
+            w.earliest = e
+            w.why = C_UNIT
+            fault = call_handler(p.entry, c, w, r, g)
+            if fault == OK and w.next >= g.nrecs:
+                fault = F_JUMP
+                w.fault_addr = g.text + 2 * w.next
+            if fault != OK:
+                return faulted(c, w, g, fault, e)
+            if kind == K_CONFIG and w.shape == shape:
+                p.free += 1
+                slot = 0
+            else:
+                scalar_result(w, p, e + r.latency, r.cause)
+            if w.next != after:
+                w.earliest = imax(w.earliest, e + 1 + g.branch)
+            w.pc = w.next
         p.count += 1
-        if g.timed == 0:
-            w.earliest = imax(w.earliest, e + 1)
-        elif r.config == 0 or w.shape != shape:
-            account(c, e, why)
-            p.issue_cycles += 1
-            retire(c, w, r, p, g, e)
-            if g.trace_cap != 0:
-                record(g, r.pc, c.core, n, e, why, r.unit, c.last_start, c.last_start + c.last_cost)
-        if w.next != after:
-            w.earliest = imax(w.earliest, e + 1 + g.branch)
-        w.pc = w.next
-        c.ready[n] = -1
-        if w.next < 0:
-            w.state = DONE
-            w.pc = 0
-            c.live -= 1
-            g.end = imax(g.end, imax(e, w.token_last))
-            if c.live == 0:
-                if start_cta(c, g, imax(e + 1, w.token_last)) == 0:
-                    c.time = NEVER
-                    return R_OK
+        c.instructions += 1
+        if slot != 0:
+            c.slot[p.side] = e + 1
+            if e >= c.accounted:
+                c.stall[why] += e - c.accounted
+                c.accounted = e + 1
+            if traced != 0:
+                record(g, r.pc, c.core, n, e, why, r.unit, c.last_start if r.unit != U_NONE else e, c.last_cost)
+        if w.pc < 0:
+            if finish(c, w, g, e) != 0:
+                return R_OK
+            n = c.line[c.nwarps - 1]
     return R_OK
+
+
+def pause(c: Core, g: Gpu, e: int, limit: int) -> int:
+    """The next instruction issues after the core's turn; or after the last cycle of the run."""
+    c.stale = 1
+    c.time = e
+    if e > limit:
+        return R_OK
+    g.fault_core = c.core
+    g.fault_warp = c.line[c.turn]
+    return R_LIMIT
 
 
 def run(g: Gpu) -> int:

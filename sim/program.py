@@ -155,7 +155,7 @@ def predecode(text: bytes, base: int, machine: Machine) -> tuple[ctypes.Array[Re
         at += 2 if word & 3 == 3 else 1
     reach = _element_widths(found)
     for at, d in found.items():
-        _fill(recs[at], d, machine)
+        _fill(recs[at], d, machine, at + d.size // 2 >= n)
         if recs[at].needs_vtype:
             for sew in range(4):
                 if reach[at] >> sew & 1:
@@ -192,7 +192,19 @@ def _element_widths(found: dict[int, Decoded]) -> dict[int, int]:
     return reach
 
 
-def _fill(rec: Rec, d: Decoded, machine: Machine) -> None:
+def _kind(row: Row, timing: Timing, last: bool) -> int:
+    if row.cls == "config":
+        return issue.K_CONFIG
+    if timing.cost == issue.COST_MM:
+        return issue.K_MULTIPLY
+    if timing.memory:
+        return issue.K_MEMORY
+    if timing.unit:
+        return issue.K_LANES
+    return issue.K_OTHER if last or row.cls in ("jump", "branch", "csr", "amo") or row.kind == "trap" else issue.K_ALU
+
+
+def _fill(rec: Rec, d: Decoded, machine: Machine, last: bool) -> None:
     row: Row = d.row
     timing = CLASSES[row.cls]
     src, dst, arg = _operands(d)
@@ -208,3 +220,4 @@ def _fill(rec: Rec, d: Decoded, machine: Machine) -> None:
     for n, (reg, span) in enumerate(src):
         rec.src[n], rec.srckind[n] = reg, span
     rec.dst, rec.dstkind = dst
+    rec.kind = _kind(row, timing, last)

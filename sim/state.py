@@ -6,11 +6,14 @@ import ctypes
 
 U8, U32, U64, I64 = ctypes.c_uint8, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
 TRACE_WORDS = 8  # of a trace event: pc, core, warp, issue, cause, unit, start, end
-REGS = 104  # scoreboard: x 0-31, f 32-63, v 64-95, tiles 96-99, spare
-UNITS = 12
+REGS = 112  # scoreboard: x 0-31, f 32-63, v 64-95, tiles 96-99, what no operand is (NOWHERE), spare
+NOWHERE = 100
+ANY_SHAPE = -1  # the shape of a plan that no vector configuration changes
+UNITS = 6
 CAUSES = ("issued", "data.vector", "data.matrix", "data.exp", "data.scratchpad", "data.l1", "data.l2", "data.dram", "data.dma", "unit",
           "barrier", "dispatch", "idle")
 CAUSE = {name: n for n, name in enumerate(CAUSES)}
+MM_WAITING = 16  # multiplies on a tile that are done together
 
 # warp states
 RUN, AT_BARRIER, DONE = 0, 1, 2
@@ -23,30 +26,35 @@ class Rec(ctypes.Structure):
 
     _fields_ = [("pc", U64), ("imm", I64), ("latency", U32),
                 *((name, U8) for name in ("size", "rd", "rs1", "rs2", "rs3", "vm", "valid", "vector", "unit", "cost", "cause", "chain", "nsrc")),
-                ("src", U8 * 5), ("srckind", U8 * 5), *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg")),
+                ("src", U8 * 5), ("srckind", U8 * 5), *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg", "kind")),
                 ("handler", U64 * 4)]
 
 
 class Plan(ctypes.Structure):
-    """What a core knows about an instruction under the vector configuration `shape`: its handler (0: illegal), its unit's cycles, how many
-    registers each operand spans; and how often it ran."""
+    """What a core knows about an instruction under the vector configuration `shape` (ANY_SHAPE: under any): its handler (0: illegal), its unit's
+    cycles, how many registers each operand spans; and how often it ran, and how often without a slot. What issue looks at for each instruction
+    stands here in one line of the host's cache: scalar sources (x0 for none), `groups` sources in vector registers and after those, up to
+    `waits`, in tiles, the destination (NOWHERE for none) and whose first element has to come after the old one (x0 for none)."""
 
-    _fields_ = [("shape", I64), ("entry", U64), ("cycles", I64), ("count", I64), ("issue_cycles", I64), ("span", U8 * 5), ("dstspan", U8),
-                ("fault", U8)]
+    _fields_ = [("shape", I64), ("entry", U64), ("count", I64), ("free", I64), ("cycles", U32), ("span", U8 * 5),
+                *((name, U8) for name in ("dstspan", "fault", "kind", "unit", "side", "chain", "halves", "groups", "waits", "x0", "x1", "x2")),
+                ("base", U8 * 4), ("length", U8 * 4), ("dst", U8), ("after", U8)]
 
 
 class Warp(ctypes.Structure):
-    """A hart. `shape` packs vl, tm, tk, vtype and vill; `board` has per register when its first and last element are there, the start of its
-    last reader, and the cause that waiting for it counts as. Each tile has room for the `operands` of four multiplies that wait."""
+    """A hart. `shape` packs vl, tm, tk, vtype and vill. The scoreboard has per register when its `first` and its `last` element are there, the
+    start of its last reader (`read`) and the cause that waiting for it counts as. Each tile has room for the `operands` of MM_WAITING multiplies
+    that wait; the core's warps share the `panel` in which they are done."""
 
     _fields_ = [("state", I64), ("pc", I64), ("next", I64), ("now", I64), ("earliest", I64), ("why", I64), ("shape", I64),
                 ("vl", I64), ("vtype", I64), ("vill", I64), ("sew", I64), ("lmul8", I64), ("altfmt", I64), ("twiden", I64),
                 ("tm", I64), ("tk", I64), ("vstart", I64),
-                ("tiles", U64), ("operands", U64), ("mm_waiting", I64 * 4), ("mm_shape", I64 * 4),
+                ("tiles", U64), ("operands", U64), ("panel", U64), ("mm_waiting", I64 * 4), ("mm_shape", I64 * 4),
                 ("hart", I64), ("warp", I64), ("cta", I64), ("ctas", I64), ("warps", I64), ("core", I64),
                 ("fault", I64), ("fault_addr", I64), ("mem_kind", I64), ("mem_addr", I64), ("mem_bytes", I64), ("mem_stride", I64),
                 ("mem_count", I64), ("fcsr", I64), ("macs", I64), ("bar", I64), ("tokens", I64), ("token_last", I64),
-                ("x", I64 * 32), ("f", I64 * 32), ("board", I64 * (4 * REGS)), ("v", U8 * 4096), ("tmp", U8 * 8192),
+                ("x", I64 * 32), ("f", I64 * 32), ("first", I64 * REGS), ("last", I64 * REGS), ("read", I64 * REGS),
+                ("cause", U8 * REGS), ("v", U8 * 4096), ("tmp", U8 * 8192),
                 ("ctl", I64 * 32), ("token_time", I64 * 64)]
 
 
@@ -57,10 +65,11 @@ class Core(ctypes.Structure):
                 ("dma_free", I64), ("dma_lines", I64), ("dma_busy", I64), ("l1_tags", U64), ("l1_use", U64), ("mshr", I64 * 64), ("mshr_n", I64),
                 ("instructions", I64), ("l1_hits", I64), ("l1_misses", I64),
                 ("core", I64), ("last_start", I64), ("last_cost", I64),
-                # per warp: when the operands of its next instruction are there (-1: not known yet), why, and its unit; per unit: when its
-                # slot is free and its queue has room; the warps, longest without issue first; a time before which no other warp issues
-                ("ready", I64 * 32), ("ready_why", I64 * 32), ("ready_unit", I64 * 32), ("room", I64 * UNITS), ("line", I64 * 32),
-                ("turn", I64), ("others", I64)]
+                # per warp: when the operands of its next instruction are there (-1: not known yet), and its unit; when the scalar and the
+                # vector slot are free; per unit: when its queue has room, when the first other warp that wants it is ready (`stale`: not
+                # known), how often it took work; the warps, longest without issue first
+                ("ready", I64 * 32), ("ready_unit", I64 * 32), ("slot", I64 * 2), ("room", I64 * UNITS), ("rival", I64 * UNITS), ("stale", I64),
+                ("taken", I64 * UNITS), ("line", I64 * 32), ("turn", I64)]
 
 
 class Gpu(ctypes.Structure):

@@ -107,9 +107,9 @@ class Unit:
 
     def text(self) -> str:
         meta = [f"!{n} = {text}" for n, text in enumerate(self.meta)]
-        return "\n".join([*self.declared.values(), *self.lines, *meta, 'attributes #0 = { nounwind "no-builtins" }',
-                          'attributes #1 = { alwaysinline nounwind "no-builtins" }',
-                          'attributes #2 = { noinline nounwind "no-builtins" }', ""])
+        return "\n".join([*self.declared.values(), *self.lines, *meta, 'attributes #0 = { nounwind "no-builtins" "prefer-vector-width"="512" }',
+                          'attributes #1 = { alwaysinline nounwind "no-builtins" "prefer-vector-width"="512" }',
+                          'attributes #2 = { noinline nounwind "no-builtins" "prefer-vector-width"="512" }', ""])
 
 
 _SOURCES: dict[Any, tuple[ast.FunctionDef, str, int]] = {}

@@ -718,6 +718,28 @@ def most(p: int, n: int) -> int:
     return max((ld64(p + 8 * i) for i in range(n)), default=0)
 
 
+def _most_of(let: Let, emit: Any, dec: Any, p: str, q: str, r: str, n: str) -> str:
+    lines = ["define internal i64 @rv_most_of(ptr %p, ptr %q, ptr %r, i64 %n) alwaysinline nounwind {",
+             "  switch i64 %n, label %n1 [i64 2, label %n2 i64 4, label %n4 i64 8, label %n8]"]
+    for k in (1, 2, 4, 8):
+        t, kind = ("i64", "i64") if k == 1 else (f"<{k} x i64>", f"v{k}i64")
+        dec(f"declare {t} @llvm.smax.{kind}({t}, {t})")
+        lines += [f"n{k}:", *(f"  %{x}{k} = load {t}, ptr %{x}, align 8" for x in "pqr"),
+                  f"  %m{k} = call {t} @llvm.smax.{kind}({t} %p{k}, {t} %q{k})", f"  %o{k} = call {t} @llvm.smax.{kind}({t} %m{k}, {t} %r{k})"]
+        if k > 1:
+            dec(f"declare i64 @llvm.vector.reduce.smax.{kind}({t})")
+            lines.append(f"  %x{k} = call i64 @llvm.vector.reduce.smax.{kind}({t} %o{k})")
+        lines.append(f"  ret i64 %{'o' if k == 1 else 'x'}{k}")
+    dec("\n".join([*lines, "}"]))
+    return let(f"call i64 @rv_most_of({', '.join('ptr ' + let(f'inttoptr i64 {x} to ptr') for x in (p, q, r))}, i64 {n})")
+
+
+@prim(_most_of)
+def most_of(p: int, q: int, r: int, n: int) -> int:
+    """The greatest of three groups of 1, 2, 4 or 8."""
+    return max(most(x, n) for x in (p, q, r))
+
+
 @prim(_group("fill"))
 def fill(p: int, n: int, x: int) -> int:
     """Each becomes x."""

@@ -6,7 +6,7 @@ smallest e; ties: the warp that issued last, then the one longest without issue,
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import at_least, fill, imax, imin, later, ld32, most, sel, st32, st64, wrap, zero
+from rvgpu.isa.prims import at_least, fill, imax, imin, later, ld32, most, most_of, sel, st32, st64, wrap, zero
 from rvgpu.sim.handlers import reshape
 from rvgpu.sim.memory import CLEAN, DIRTY, WINDOW, dram_moved, l1_load, l1_store, record, take_from
 from rvgpu.sim.state import (
@@ -18,6 +18,7 @@ from rvgpu.sim.state import (
     F_JUMP,
     F_OPERAND,
     F_VTYPE,
+    NOTHING,
     NOWHERE,
     OK,
     PLAN_BYTES,
@@ -88,7 +89,7 @@ def prepare(w: Warp, r: Rec, p: Plan, g: Gpu) -> int:
             legal = 0
             p.fault = F_OPERAND
     p.dstspan = 0
-    if r.dst < NOWHERE:
+    if r.dst < 100:
         n = width(w, r, r.dstkind) if legal else 1
         p.dstspan = imin(n, REGS - r.dst)
         if aligned(r, r.dst, n) == 0 or (r.vector != 0 and r.vm == 0 and r.dst == 64 and r.dstkind != ONE):
@@ -100,26 +101,34 @@ def prepare(w: Warp, r: Rec, p: Plan, g: Gpu) -> int:
 
 
 def arrange(r: Rec, p: Plan) -> int:
-    """The part of a plan that issue reads: scalar sources and groups apart, tiles behind vector registers."""
+    """The part of a plan that issue reads. `form` 1, 2, 4, 8: up to three vector groups of that many registers, and a destination of as many or
+    none; 0: anything else, with tiles behind the vector registers."""
     p.kind, p.unit, p.chain, p.halves = r.kind, r.unit, r.chain, r.size >> 1
     p.side = 0 if r.unit == U_NONE else 1
-    p.x0, p.x1, p.x2, p.groups, p.waits = 0, 0, 0, 0, 0
+    p.x0, p.x1, p.groups, p.waits, p.form = 0, 0, 0, 0, 0
+    p.base[0], p.base[1], p.base[2] = NOTHING, NOTHING, NOTHING
+    if r.dst < 100 and r.dst >= 64 and r.cost != COST_MM:
+        p.form = p.dstspan
     for k in range(r.nsrc):
         reg = r.src[k]
-        if reg < 64:
-            p.x2, p.x1, p.x0 = p.x1, p.x0, reg
+        if reg < 64 and p.x1 == 0:
+            p.x1, p.x0 = p.x0, reg
         elif reg < 96:
             p.base[p.groups], p.length[p.groups] = reg, p.span[k]
             p.groups += 1
+            p.form = p.span[k] if p.form == 0 or p.form == p.span[k] else 255
     p.waits = p.groups
     for k in range(r.nsrc):
         if r.src[k] >= 96:
             p.base[p.waits], p.length[p.waits] = r.src[k], p.span[k]
             p.waits += 1
-    p.dst = r.dst
-    if r.dst >= NOWHERE:
-        p.dst, p.dstspan = NOWHERE, 1
-    p.after = 0 if r.cost == COST_MM or r.dst >= NOWHERE else p.dst
+    p.dst = r.dst if r.dst < 100 else NOWHERE
+    p.after = r.dst if r.dst < 100 and r.cost != COST_MM else NOTHING
+    n = p.form
+    if p.waits > 3 or p.waits != p.groups or (n != 1 and n != 2 and n != 4 and n != 8):
+        p.form = 0
+    if p.dst == NOWHERE:
+        p.dstspan = imax(p.form, 1)
     return 0
 
 
@@ -141,23 +150,37 @@ def operands(w: Warp, r: Rec, p: Plan) -> int:
     """When the warp's next instruction may issue, but for its slot and its unit: when all its sources are there: a scalar, or the first element
     of a vector when the class chains (`first`), else the cycle after the last element (`last` + 1). A destination may be written from the cycle
     after its last reader started, and so that its first new element comes after the first old one; multiplies on one tile follow back to back."""
-    t = imax(imax(w.earliest, w.first[p.x0]), imax(w.first[p.x1], w.first[p.x2]))
+    t = imax(w.earliest, imax(w.first[p.x0], w.first[p.x1]))
     if p.side == 0:
-        return imax(t, w.first[p.after] + 1 - r.latency)
-    if p.chain != 0:
-        for k in range(p.waits):
-            t = imax(t, most(address(w.first) + 8 * p.base[k], p.length[k]))
-    else:
-        for k in range(p.waits):
-            t = imax(t, most(address(w.last) + 8 * p.base[k], p.length[k]) + 1)
-    if p.after != 0:
-        t = imax(t, most(address(w.first) + 8 * p.dst, p.dstspan) + 1 - r.latency)
+        return imax(imax(t, w.first[p.base[0]]), w.first[p.after] + 1 - r.latency)
+    n = p.form
+    if n == 1:
+        return imax(t, groups_ready(w, r, p, 1))
+    if n == 2:
+        return imax(t, groups_ready(w, r, p, 2))
+    if n == 4:
+        return imax(t, groups_ready(w, r, p, 4))
+    if n == 8:
+        return imax(t, groups_ready(w, r, p, 8))
+    from_ = address(w.first) if p.chain != 0 else address(w.last)
+    for k in range(p.waits):
+        t = imax(t, most(from_ + 8 * p.base[k], p.length[k]) + 1 - p.chain)
+    if p.after != NOTHING:
+        t = imax(t, most(address(w.first) + 8 * p.after, p.dstspan) + 1 - r.latency)
     return imax(t, most(address(w.read) + 8 * p.dst, p.dstspan) + 1)
 
 
+def groups_ready(w: Warp, r: Rec, p: Plan, n: int) -> int:
+    """Of groups of n registers each, a constant where this is called."""
+    first = address(w.first)
+    of = first if p.chain != 0 else address(w.last)
+    t = most_of(of + 8 * p.base[0], of + 8 * p.base[1], of + 8 * p.base[2], n) + 1 - p.chain
+    return imax(t, imax(most(first + 8 * p.after, n) + 1 - r.latency, most(address(w.read) + 8 * p.dst, n) + 1))
+
+
 @apart
-def blame(w: Warp, r: Rec, p: Plan, e: int) -> int:
-    """The cause of a wait until e: the first of what the instruction waited for longest; its unit or slot when the operands were there before."""
+def blame(w: Warp, r: Rec, p: Plan) -> int:
+    """The cause of a wait for operands: the first of what the instruction waited for longest."""
     t = w.earliest
     why = w.why
     for k in range(r.nsrc):
@@ -166,7 +189,7 @@ def blame(w: Warp, r: Rec, p: Plan, e: int) -> int:
             at = w.first[reg] if r.chain != 0 or base < 64 else w.last[reg] + 1
             why = sel(at > t, w.cause[reg], why)
             t = imax(at, t)
-    if r.dst < NOWHERE:
+    if r.dst < 100:
         for reg in range(r.dst, r.dst + p.dstspan):
             at = w.read[reg] + 1
             why = sel(at > t, C_UNIT, why)
@@ -175,7 +198,7 @@ def blame(w: Warp, r: Rec, p: Plan, e: int) -> int:
                 at = w.first[reg] + 1 - r.latency  # the new value comes after the old one
                 why = sel(at > t, w.cause[reg], why)
                 t = imax(at, t)
-    return why if t == e else C_UNIT
+    return why
 
 
 def unit_cost(w: Warp, r: Rec, g: Gpu) -> int:
@@ -261,6 +284,15 @@ def occupy(c: Core, unit: int, g: Gpu, start: int, cost: int) -> int:
 def retire(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, start: int, cost: int, first: int, last: int, cause: int) -> int:
     """What an instruction of a unit leaves on the scoreboard. Its last element comes no earlier than its sources' last ones and its latency."""
     occupy(c, p.unit, g, start, cost)
+    n = p.form
+    if n == 1:
+        return groups_retire(w, r, p, 1, start, first, last, cause)
+    if n == 2:
+        return groups_retire(w, r, p, 2, start, first, last, cause)
+    if n == 4:
+        return groups_retire(w, r, p, 4, start, first, last, cause)
+    if n == 8:
+        return groups_retire(w, r, p, 8, start, first, last, cause)
     for k in range(p.groups):
         at = 8 * p.base[k]
         at_least(address(w.read) + at, p.length[k], start)
@@ -270,6 +302,21 @@ def retire(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, start: int, cost: int, fir
     later(address(w.last) + 8 * p.dst, p.dstspan, last)
     for reg in range(p.dst, p.dst + p.dstspan):
         w.cause[reg] = cause
+    return 0
+
+
+def groups_retire(w: Warp, r: Rec, p: Plan, n: int, start: int, first: int, last: int, cause: int) -> int:
+    of, read = address(w.last), address(w.read)
+    a, b, d = 8 * p.base[0], 8 * p.base[1], 8 * p.base[2]
+    if p.chain != 0:
+        last = imax(last, most_of(of + a, of + b, of + d, n) + r.latency)
+    at_least(read + a, n, start)
+    at_least(read + b, n, start)
+    at_least(read + d, n, start)
+    fill(address(w.first) + 8 * p.dst, n, first)
+    later(of + 8 * p.dst, n, last)
+    for k in range(n):
+        w.cause[p.dst + k] = cause
     return 0
 
 
@@ -449,6 +496,7 @@ def step(c: Core, g: Gpu, limit: int) -> int:
     Runs until the core's time passes `limit` or nothing can run; returns 0 or a run code."""
     stop = imin(limit, g.max_cycles)
     traced = g.trace_cap
+    bound = -1
     n = c.line[c.nwarps - 1]
     while 1:
         w = ptr(Warp, c.warps + n * WARP_BYTES)
@@ -456,13 +504,16 @@ def step(c: Core, g: Gpu, limit: int) -> int:
         p, r = ptr(Plan, at), ptr(Rec, g.recs + w.pc * REC_BYTES)
         t = operands(w, r, p) if w.state == RUN else NEVER
         e = imax(t, imax(c.slot[p.side], c.room[p.unit]))
-        if e > others(c) or c.stale != 0:
+        if e > bound:
+            bound = others(c)
+        if e > bound or c.stale != 0:
             c.ready[n] = t
             c.ready_unit[n] = p.unit
             e = choose(c, g)
             if e > stop:
                 return pause(c, g, e, limit)
             n = give_turn(c)
+            bound = -1
             continue
         if e > stop:
             c.ready[n] = t
@@ -476,8 +527,8 @@ def step(c: Core, g: Gpu, limit: int) -> int:
         after = pc + p.halves
         why = C_UNIT
         slot = 1
-        if e > c.accounted or traced != 0:
-            why = blame(w, r, p, e)
+        if e == t and (e > c.accounted or traced != 0):
+            why = blame(w, r, p)
         if kind == K_ALU:
             call_handler(p.entry, c, w, r, g)
             scalar_result(w, p, e + r.latency, r.cause)

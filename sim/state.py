@@ -6,8 +6,8 @@ import ctypes
 
 U8, U32, U64, I64 = ctypes.c_uint8, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
 TRACE_WORDS = 8  # of a trace event: pc, core, warp, issue, cause, unit, start, end
-REGS = 112  # scoreboard: x 0-31, f 32-63, v 64-95, tiles 96-99, what no operand is (NOWHERE), spare
-NOWHERE = 100
+REGS = 120  # scoreboard: x 0-31, f 32-63, v 64-95, tiles 96-99; where what has no destination writes to, and what nothing is written to
+NOWHERE, NOTHING = 104, 112
 ANY_SHAPE = -1  # the shape of a plan that no vector configuration changes
 UNITS = 6
 CAUSES = ("issued", "data.vector", "data.matrix", "data.exp", "data.scratchpad", "data.l1", "data.l2", "data.dram", "data.dma", "unit",
@@ -34,10 +34,10 @@ class Plan(ctypes.Structure):
     """What a core knows about an instruction under the vector configuration `shape` (ANY_SHAPE: under any): its handler (0: illegal), its unit's
     cycles, how many registers each operand spans; and how often it ran, and how often without a slot. What issue looks at for each instruction
     stands here in one line of the host's cache: scalar sources (x0 for none), `groups` sources in vector registers and after those, up to
-    `waits`, in tiles, the destination (NOWHERE for none) and whose first element has to come after the old one (x0 for none)."""
+    `waits`, in tiles (NOTHING for none), the destination (NOWHERE for none) and whose old first element comes before the new one."""
 
     _fields_ = [("shape", I64), ("entry", U64), ("count", I64), ("free", I64), ("cycles", U32), ("span", U8 * 5),
-                *((name, U8) for name in ("dstspan", "fault", "kind", "unit", "side", "chain", "halves", "groups", "waits", "x0", "x1", "x2")),
+                *((name, U8) for name in ("dstspan", "fault", "kind", "unit", "side", "chain", "halves", "groups", "waits", "form", "x0", "x1")),
                 ("base", U8 * 4), ("length", U8 * 4), ("dst", U8), ("after", U8)]
 
 

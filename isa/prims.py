@@ -665,6 +665,23 @@ def mm_one(acc: int, a: int, b: int) -> int:
     return f_add(acc, f_mul(a, b, 32), 32)
 
 
+def _place(let: Let, emit: Any, dec: Any, p: str, x: str) -> str:
+    t = "<16 x i32>"
+    dec("declare i32 @llvm.cttz.i32(i32, i1)")
+    low = let(f"insertelement {t} poison, i32 {let(f'trunc i64 {x} to i32')}, i64 0")
+    wanted = let(f"shufflevector {t} {low}, {t} poison, {t} zeroinitializer")
+    found = let(f"icmp eq {t} {let(f'load {t}, ptr {_pointer(let, p)}, align 4')}, {wanted}")
+    mask = let(f"zext i16 {let(f'bitcast <16 x i1> {found} to i16')} to i32")
+    bits = let(f"or i32 {mask}, 65536")
+    return let(f"zext i32 {let(f'call i32 @llvm.cttz.i32(i32 {bits}, i1 true)')} to i64")
+
+
+@prim(_place)
+def place(p: int, x: int) -> int:
+    """Where x stands among the 16 32-bit numbers at p; 16 when it does not."""
+    return next((i for i in range(16) if ld32(p + 4 * i) == x & 0xFFFFFFFF), 16)
+
+
 # -- groups: n neighbouring 64-bit numbers from p on, in one step where n is 1, 2, 4 or 8
 def _group_step(let: Let, dec: Any, k: int, op: str, p: str, x: str) -> str:
     """The code for k numbers at pointer p: returns the greatest (`most`), or stores what becomes of them."""

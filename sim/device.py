@@ -18,7 +18,7 @@ from rvgpu.sim.dwarf import Lines, read_lines
 from rvgpu.sim.elf import BASE, Image, link, load
 from rvgpu.sim.engine import Engine
 from rvgpu.sim.engine import engine as compiled
-from rvgpu.sim.memory import WINDOWS
+from rvgpu.sim.memory import ORDER, SET_BYTES, WAYS, WINDOWS
 from rvgpu.sim.program import predecode
 from rvgpu.sim.reference import Reference
 from rvgpu.sim.state import (
@@ -50,7 +50,7 @@ from rvgpu.sim.trace import Trace, buffer
 
 TRACE_EVENTS = 4_000_000
 MEMORY_BYTES = 1 << 31  # of DRAM when a run says nothing else
-QUEUE, RING, WAYS = 3, 64, 16  # places that Core has for a unit's queue, and for transfers and misses in flight; L2's ways
+QUEUE, RING = 3, 64  # places that Core has for a unit's queue, and for transfers and misses in flight
 STACK_SLOT = 36864  # 32 KiB of stack and an unmapped page's worth between warps
 FAULTS = {F_ILLEGAL: "illegal instruction", F_MEMORY: "memory access out of bounds", F_JUMP: "jump to what is no instruction",
           F_CONTROL: "illegal control page access", F_TILE: "illegal tile number or index", F_TRAP: "ecall or ebreak",
@@ -148,6 +148,13 @@ class Device:
         self._keep.append(a)
         return int(a.ctypes.data)
 
+    def _cache(self, sets: int) -> int:
+        """Empty; the ways of a set are taken from the highest down."""
+        a = np.zeros((sets, SET_BYTES // 8), np.uint64)
+        a[:, ORDER // 8] = 0xFEDC_BA98_7654_3210
+        self._keep.append(a)
+        return int(a.ctypes.data)
+
     def _queue(self, bytes_per_cycle: int) -> int:
         q = Queue(self._array(WINDOWS * 4, np.uint32), max(1, 256 * 64 // bytes_per_cycle), 0, 0, 0)
         self._keep.append(q)
@@ -155,7 +162,7 @@ class Device:
 
     def _gpu(self, m: Machine, timing: bool) -> Gpu:
         for what, value, most in (("core.queue_entries", m.core.queue_entries, QUEUE), ("dma.transfers", m.dma.transfers, RING),
-                                  ("l1.misses", m.l1.misses, RING), ("l2.ways", m.l2.ways, WAYS)):
+                                  ("l1.misses", m.l1.misses, RING), ("l1.ways", m.l1.ways, WAYS), ("l2.ways", m.l2.ways, WAYS)):
             if value > most:
                 raise RvgpuError("E507", f"{what}: {value} is more than {most}")
         for what, value in (("l2.bytes_per_cycle", m.l2.bytes_per_cycle), ("dram.bytes_per_cycle", m.dram.bytes_per_cycle)):
@@ -171,7 +178,7 @@ class Device:
             c.core, c.spm_size = n, m.scratchpad.size_bytes
             c.line[:] = [*range(1, m.core.warps), 0, *range(m.core.warps, len(c.line))]  # warp 0 counts as the last that issued
             c.spm = self._array(m.scratchpad.size_bytes)
-            c.l1_tags, c.l1_use = self._array(l1_sets * m.l1.ways, np.int64), self._array(l1_sets * m.l1.ways, np.int64)
+            c.l1 = self._cache(l1_sets)
         for n, w in enumerate(self.warps):
             w.core, w.warp = divmod(n, m.core.warps)
             w.hart, w.warps = n, m.core.warps
@@ -180,13 +187,10 @@ class Device:
         g.cores, g.ncores = ctypes.addressof(self.cores), m.gpu.cores
         g.dram, g.dram_size = int(self.memory.ctypes.data), len(self.memory)
         g.vlenb, g.te, g.timed, g.max_cycles = m.vector.vlen // 8, te, int(timing), self.limit
-        entries = l2_sets * m.l2.ways
-        g.l2_tags, g.l2_arrival, g.l2_order = self._array(entries, np.uint32), self._array(entries, np.int64), self._array(l2_sets, np.uint64)
-        self._keep[-1][:] = 0xFEDC_BA98_7654_3210
-        g.l2_sets, g.l2_ways, g.l2_latency = l2_sets, m.l2.ways, m.l2.latency_cycles
+        g.l2, g.l2_sets, g.l2_oldest, g.l2_latency = self._cache(l2_sets), l2_sets, 4 * (m.l2.ways - 1), m.l2.latency_cycles
         g.l2_queue, g.dram_queue = self._queue(m.l2.bytes_per_cycle), self._queue(m.dram.bytes_per_cycle)
         g.dram_latency = m.dram.latency_cycles
-        g.l1_sets, g.l1_ways, g.l1_hit, g.l1_misses = l1_sets, m.l1.ways, m.l1.hit_cycles, m.l1.misses
+        g.l1_sets, g.l1_oldest, g.l1_hit, g.l1_misses = l1_sets, 4 * (m.l1.ways - 1), m.l1.hit_cycles, m.l1.misses
         g.dma_per_line_256, g.dma_factor = max(1, 256 * 64 // m.dma.bytes_per_cycle), m.dma.transpose_factor
         g.dma_transfers = m.dma.transfers
         g.spm_latency, g.spm_bytes = m.scratchpad.latency_cycles, m.scratchpad.bytes_per_cycle

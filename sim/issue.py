@@ -6,9 +6,9 @@ smallest e; ties: the warp that issued last, then the one longest without issue,
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import at_least, fill, imax, imin, later, ld32, most, most_of, sel, st32, st64, wrap, zero
+from rvgpu.isa.prims import at_least, fill, imax, imin, later, ld32, most, most_of, sel, st32, wrap, zero
 from rvgpu.sim.handlers import reshape
-from rvgpu.sim.memory import CLEAN, DIRTY, WINDOW, dram_moved, l1_load, l1_store, record, take_from
+from rvgpu.sim.memory import DIRTY, SET_BYTES, WINDOW, dram_moved, l1_load, l1_store, record, take_from
 from rvgpu.sim.state import (
     ANY_SHAPE,
     CAUSE,
@@ -635,11 +635,12 @@ def drain(g: Gpu) -> int:
     q = ptr(Queue, g.dram_queue)
     last = g.end
     w = (g.end << 8) // WINDOW
-    for i in range(g.l2_sets * g.l2_ways):
-        tag = ld32(g.l2_tags + 4 * i)
-        if tag & DIRTY != 0:
-            st32(g.l2_tags + 4 * i, tag & CLEAN)
-            st64(g.l2_arrival + 8 * i, 0)
+    for i in range(g.l2_sets):
+        at = g.l2 + i * SET_BYTES
+        dirty = ld32(at + DIRTY)
+        st32(at + DIRTY, 0)
+        while dirty != 0:
+            dirty = dirty & (dirty - 1)
             start = dram_moved(g, take_from(q, g.end, w))
             w = (start << 8) // WINDOW
             last = start + g.dram_latency

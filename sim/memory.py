@@ -5,13 +5,14 @@ Times are cycles; the shared queues (L2, DRAM) count in 1/256 cycle so that any 
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import ctz, imax, ld32, ld64, sel, st32, st64, wrap
+from rvgpu.isa.prims import ctz, imax, ld32, ld64, place, st32, st64, wrap
 from rvgpu.sim.state import TRACE_WORDS, Core, Gpu, Queue
 from rvgpu.sim.translate import apart, ptr
 
-WINDOW = 32 << 8  # cycles of a window of a shared queue, in 1/256
+WINDOW_BITS = 13  # a window of a shared queue has 32 cycles of 256 parts
+WINDOW = 1 << WINDOW_BITS
 WINDOWS = 1 << 12
-DIRTY, CLEAN = 1 << 31, (1 << 31) - 1
+WAYS = 16  # at most, of a cache
 
 
 def take(q: Queue, t: int) -> int:
@@ -19,12 +20,25 @@ def take(q: Queue, t: int) -> int:
     the order in which cores run, not in the order of their times, so capacity is kept per window of 32 cycles: within a window requests in
     order of time are served first come, first served; one that comes out of order takes the room that is left. What would wait for more than 4,088
     windows joins a line that is served in order of its coming; while that line is not empty, so does everything else."""
-    w = (t << 8) // WINDOW
+    at = t << 8
+    w = at >> WINDOW_BITS
     if w >= q.full_from and w < q.full_to:
         w = q.full_to
+    e = q.windows + (w & (WINDOWS - 1)) * 16
+    used, cost = ld32(e + 4), q.cost
+    if ld32(e) == (w + 1) & 0xFFFF_FFFF and used + 2 * cost <= WINDOW and q.tail <= at:
+        arrives, end = imax(at - (w << WINDOW_BITS), 0), ld32(e + 12)
+        start = imax(arrives, end if arrives >= ld32(e + 8) else used)
+        if start < WINDOW:
+            st32(e + 4, used + cost)
+            if start >= end:
+                st32(e + 8, arrives)
+                st32(e + 12, start + cost)
+            return ((w << WINDOW_BITS) + start) >> 8
     return take_from(q, t, w)
 
 
+@apart
 def take_from(q: Queue, t: int, w: int) -> int:
     """`take` when no window before w has room. A window is four 32-bit numbers: which one it is, what is taken of it, and when its latest
     request arrived and ends, from its start."""
@@ -35,7 +49,7 @@ def take_from(q: Queue, t: int, w: int) -> int:
         q.tail = start + cost
         return start >> 8
     q.tail = 0
-    horizon = at // WINDOW + WINDOWS - 8
+    horizon = (at >> WINDOW_BITS) + WINDOWS - 8
     while w < horizon:
         e = q.windows + (w & (WINDOWS - 1)) * 16
         if ld32(e) != (w + 1) & 0xFFFF_FFFF:
@@ -77,8 +91,13 @@ def dram_moved(g: Gpu, start: int) -> int:
     return start
 
 
-def recent(order: int, way: int) -> int:
-    """The order of a set's ways, four bits each and the latest in front, after an access to `way`."""
+# A set of a cache, 256 bytes: WAYS tags (line + 1; 0: none), the order of its ways (four bits each, the latest in front), which of them are
+# dirty (a bit each), and from 128 on when each way's line has arrived.
+SET_BYTES, ORDER, DIRTY, ARRIVALS = 256, 64, 72, 128
+
+
+def latest(order: int, way: int) -> int:
+    """The order of a set's ways after an access to `way`."""
     unlike = order ^ wrap(way * 0x1111_1111_1111_1111)
     at = ctz(wrap(unlike - 0x1111_1111_1111_1111) & ~unlike & -0x7777_7777_7777_7778) - 3  # the bit where the four that are 0 start
     return (order & wrap(-16 << at)) | wrap((order & ((1 << at) - 1)) << 4) | way
@@ -89,30 +108,32 @@ def l2_line(g: Gpu, line: int, t: int, write: int) -> int:
     """An access to one line at cycle t; returns when its data are there (writes: accepted). LRU, write-back; a written line is allocated
     without a fetch, because stores carry byte masks. A clean line remembers when it arrives: a second reader waits for the same fill."""
     t = take(ptr(Queue, g.l2_queue), t)
-    at = line & (g.l2_sets - 1)
-    tags = g.l2_tags + at * g.l2_ways * 4  # line + 1, its bit 31: dirty
-    arrivals = g.l2_arrival + at * g.l2_ways * 8
-    order = ld64(g.l2_order + 8 * at)
-    found = 0
-    for i in range(g.l2_ways):
-        found = found | sel(ld32(tags + 4 * i) & CLEAN == line + 1, i + 1, 0)
-    hit = found > 0
-    way = sel(hit, found - 1, (order >> (4 * (g.l2_ways - 1))) & 15)
-    st64(g.l2_order + 8 * at, recent(order, way))
-    old = ld32(tags + 4 * way)
-    g.l2_hits += hit
-    g.l2_misses += 1 - hit
-    if hit == 0 and old & DIRTY != 0:
+    at = g.l2 + (line & (g.l2_sets - 1)) * SET_BYTES
+    order = ld64(at + ORDER)
+    way = place(at, line + 1)
+    if way < WAYS:
+        g.l2_hits += 1
+        st64(at + ORDER, latest(order, way))
+        if write != 0:
+            st32(at + DIRTY, ld32(at + DIRTY) | 1 << way)
+            st64(at + ARRIVALS + 8 * way, 0)
+            return t + g.l2_latency
+        return imax(t + g.l2_latency, ld64(at + ARRIVALS + 8 * way))
+    g.l2_misses += 1
+    way = (order >> g.l2_oldest) & 15
+    st64(at + ORDER, latest(order, way))
+    dirty = ld32(at + DIRTY)
+    if dirty >> way & 1 != 0:
         dram_line(g, t)
+    st32(at + 4 * way, line + 1)
+    ready = 0
     if write != 0:
-        st32(tags + 4 * way, (line + 1) | DIRTY)
-        return t + g.l2_latency
-    if hit:
-        return t + g.l2_latency if old & DIRTY != 0 else imax(t + g.l2_latency, ld64(arrivals + 8 * way))
-    st32(tags + 4 * way, line + 1)
-    ready = dram_line(g, t) + g.l2_latency + g.dram_latency
-    st64(arrivals + 8 * way, ready)
-    return ready
+        st32(at + DIRTY, dirty | 1 << way)
+    else:
+        st32(at + DIRTY, dirty & ~(1 << way))
+        ready = dram_line(g, t) + g.l2_latency + g.dram_latency
+    st64(at + ARRIVALS + 8 * way, ready)
+    return t + g.l2_latency if write != 0 else ready
 
 
 def l1_load(c: Core, g: Gpu, addr: int, t: int) -> int:
@@ -120,30 +141,22 @@ def l1_load(c: Core, g: Gpu, addr: int, t: int) -> int:
     asks L2, with one of `misses` slots taken in turn (a slot is free when its last line has arrived). LRU; a hit on a line that is still coming
     waits for it."""
     line = addr >> 6
-    base = (line & (g.l1_sets - 1)) * g.l1_ways * 8
-    victim = 0
-    oldest = -1
-    for way in range(g.l1_ways):
-        at = base + way * 8
-        tag = ld64(c.l1_tags + at)
-        use = ld64(c.l1_use + at)
-        if tag == line + 1:
-            c.l1_hits += 1
-            st64(c.l1_use + at, imax(use, t))
-            return imax(t + g.l1_hit, use) if use > t else t + g.l1_hit
-        if tag == 0:
-            use = 0
-        if oldest < 0 or use < oldest:
-            oldest = use
-            victim = at
+    at = c.l1 + (line & (g.l1_sets - 1)) * SET_BYTES
+    order = ld64(at + ORDER)
+    way = place(at, line + 1)
+    if way < WAYS:
+        c.l1_hits += 1
+        st64(at + ORDER, latest(order, way))
+        return imax(t + g.l1_hit, ld64(at + ARRIVALS + 8 * way))
     c.l1_misses += 1
-    slot = c.mshr_n % g.l1_misses
-    c.mshr_n += 1
-    start = imax(t + g.l1_hit, c.mshr[slot])
-    ready = l2_line(g, line, start, 0)
+    way = (order >> g.l1_oldest) & 15
+    st64(at + ORDER, latest(order, way))
+    slot = c.mshr_n
+    c.mshr_n = slot + 1 if slot + 1 < g.l1_misses else 0
+    ready = l2_line(g, line, imax(t + g.l1_hit, c.mshr[slot]), 0)
     c.mshr[slot] = ready
-    st64(c.l1_tags + victim, line + 1)
-    st64(c.l1_use + victim, ready)
+    st32(at + 4 * way, line + 1)
+    st64(at + ARRIVALS + 8 * way, ready)
     return ready
 
 

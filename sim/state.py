@@ -62,7 +62,7 @@ class Core(ctypes.Structure):
     _fields_ = [("warps", U64), ("nwarps", I64), ("plans", U64), ("spm", U64), ("spm_size", I64), ("free", I64 * UNITS),
                 ("starts", I64 * (UNITS * 4)), ("busy", I64 * UNITS), ("stall", I64 * 16), ("accounted", I64), ("time", I64), ("live", I64),
                 ("bar_count", I64 * 16), ("bar_need", I64 * 16), ("bar_time", I64 * 16), ("dma_ring", I64 * 64), ("dma_n", I64),
-                ("dma_free", I64), ("dma_lines", I64), ("dma_busy", I64), ("l1_tags", U64), ("l1_use", U64), ("mshr", I64 * 64), ("mshr_n", I64),
+                ("dma_free", I64), ("dma_lines", I64), ("dma_busy", I64), ("l1", U64), ("mshr", I64 * 64), ("mshr_n", I64),
                 ("instructions", I64), ("l1_hits", I64), ("l1_misses", I64),
                 ("core", I64), ("last_start", I64), ("last_cost", I64),
                 # per warp: when the operands of its next instruction are there (-1: not known yet), and its unit; when the scalar and the
@@ -77,10 +77,10 @@ class Gpu(ctypes.Structure):
 
     _fields_ = [("cores", U64), ("ncores", I64), ("recs", U64), ("nrecs", I64), ("text", I64), ("text_size", I64), ("dram", U64),
                 ("dram_size", I64), ("vlenb", I64), ("te", I64), ("timed", I64), ("max_cycles", I64), ("fault_core", I64), ("fault_warp", I64),
-                ("l2_tags", U64), ("l2_order", U64), ("l2_arrival", U64), ("l2_sets", I64), ("l2_ways", I64), ("l2_queue", U64),
+                ("l2", U64), ("l2_sets", I64), ("l2_oldest", I64), ("l2_queue", U64),
                 ("l2_latency", I64), ("l2_hits", I64), ("l2_misses", I64),
                 ("dram_queue", U64), ("dram_latency", I64), ("dram_last", I64), ("dram_lines", I64), ("dram_busy", I64),
-                ("l1_sets", I64), ("l1_ways", I64), ("l1_hit", I64), ("l1_misses", I64), ("dma_per_line_256", I64), ("dma_factor", I64),
+                ("l1_sets", I64), ("l1_oldest", I64), ("l1_hit", I64), ("l1_misses", I64), ("dma_per_line_256", I64), ("dma_factor", I64),
                 ("dma_transfers", I64), ("spm_latency", I64), ("spm_bytes", I64), ("dlen", I64), ("exp_lanes", I64), ("div_lanes", I64),
                 ("tile_bytes", I64), ("mac16", I64), ("mac32", I64), ("mac8", I64), ("mm_latency", I64), ("queue", I64), ("branch", I64),
                 ("barrier", I64), ("dispatch", I64), ("ncta", I64), ("next_cta", I64), ("entry", I64), ("args", I64), ("stack", I64),

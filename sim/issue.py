@@ -37,6 +37,7 @@ from rvgpu.sim.state import (
 from rvgpu.sim.translate import address, apart, ptr
 
 QUANTUM = 60  # cycles a core may run ahead of the others: at most the L2's latency
+SLICE = 1000  # instructions that a warp runs in its turn when nothing is timed
 NEVER = 1 << 60
 C_UNIT, C_DISPATCH, C_IDLE = CAUSE["unit"], CAUSE["dispatch"], CAUSE["idle"]
 C_SPM, C_L1, C_DRAM, C_L2 = CAUSE["data.scratchpad"], CAUSE["data.l1"], CAUSE["data.dram"], CAUSE["data.l2"]
@@ -592,6 +593,60 @@ def step(c: Core, g: Gpu, limit: int) -> int:
     return R_OK
 
 
+def walk(c: Core, g: Gpu, limit: int) -> int:
+    """One core without timing: the warps that can run take turns of SLICE instructions, each of which counts as a cycle of the core."""
+    stop = imin(limit, g.max_cycles)
+    t = c.time
+    while 1:
+        idle = 0
+        n = c.line[0]
+        c.turn = 0
+        give_turn(c)
+        while ptr(Warp, c.warps + n * WARP_BYTES).state != RUN:
+            idle += 1
+            if idle >= c.nwarps:
+                c.time = NEVER
+                return R_OK
+            n = c.line[0]
+            give_turn(c)
+        w = ptr(Warp, c.warps + n * WARP_BYTES)
+        until = imin(t + SLICE, stop)
+        while t <= until:
+            p = ptr(Plan, plan_of(c, w, g))
+            r = ptr(Rec, g.recs + w.pc * REC_BYTES)
+            if p.entry == 0:
+                return faulted(c, w, g, p.fault, t)
+            after = w.pc + p.halves
+            t += 1
+            p.count += 1
+            c.instructions += 1
+            if p.kind < K_CONFIG:
+                fault = call_handler(p.entry, c, w, r, g)
+                if fault != OK:
+                    return faulted(c, w, g, fault, t)
+                w.pc = after
+            else:
+                w.now = t
+                w.next = after
+                fault = call_handler(p.entry, c, w, r, g)
+                if fault == OK and w.next >= g.nrecs:
+                    fault = F_JUMP
+                    w.fault_addr = g.text + 2 * w.next
+                if fault != OK:
+                    return faulted(c, w, g, fault, t)
+                w.pc = w.next
+                if w.pc < 0:
+                    w.token_last = 0
+                    if finish(c, w, g, t) != 0:
+                        return R_OK
+                    t = imax(t, w.earliest)
+                if w.state != RUN:
+                    until = -1
+        if t > stop:
+            return pause(c, g, t, limit)
+    return R_OK
+
+
 def pause(c: Core, g: Gpu, e: int, limit: int) -> int:
     """The next instruction issues after the core's turn; or after the last cycle of the run."""
     c.stale = 1
@@ -624,7 +679,10 @@ def run(g: Gpu) -> int:
         if pick < 0:
             return R_DEADLOCK if alive > 0 else R_OK
         c = ptr(Core, g.cores + pick * CORE_BYTES)
-        code = step(c, g, imin(second + QUANTUM, NEVER - 1))
+        if g.timed != 0:
+            code = step(c, g, imin(second + QUANTUM, NEVER - 1))
+        else:
+            code = walk(c, g, imin(second + 1000 * SLICE, NEVER - 1))
         if code != R_OK:
             return code
     return R_OK

@@ -612,21 +612,21 @@ def _mm_block(let: Let, emit: Any, dec: Any, c0: str, c1: str, a: str, b: str, p
     """Two rows of 32 columns: four vectors of sums, so that the additions of one do not wait for those of another."""
     t = "<16 x float>"
     dec(f"declare {t} @llvm.fma.v16f32({t}, {t}, {t})")
-    rows, head, body, tail = ((0, 0), (0, 64), (1, 0), (1, 64)), [], [], []
-    for n, (row, at) in enumerate(rows):
+    sums, head, body, tail = ((0, 0), (0, 64), (1, 0), (1, 64)), [], [], []
+    for n, (row, at) in enumerate(sums):
         head += [f"  %p{n} = getelementptr i8, ptr %c{row}, i64 {at}", f"  %first{n} = load {t}, ptr %p{n}, align 4"]
         body.append(f"  %sum{n} = phi {t} [ %first{n}, %entry ], [ %next{n}, %body ]")
     body += ["  %s = phi i64 [ 0, %entry ], [ %s1, %body ]", "  %at = phi i64 [ 0, %entry ], [ %at2, %body ]", "  %at1 = add i64 %at, %pitch",
              "  %at2 = add i64 %at1, %pitch"]
-    for k, at in ((0, "%at"), (1, "%at1")):
+    for k, place in ((0, "%at"), (1, "%at1")):
         for half in (0, 1):
-            body += [f"  %o{k}{half} = add i64 {at}, {64 * half}", f"  %q{k}{half} = getelementptr i8, ptr %b, i64 %o{k}{half}",
+            body += [f"  %o{k}{half} = add i64 {place}, {64 * half}", f"  %q{k}{half} = getelementptr i8, ptr %b, i64 %o{k}{half}",
                      f"  %b{k}{half} = load {t}, ptr %q{k}{half}, align 4"]
         for row in (0, 1):
-            body += [f"  %i{k}{row} = add i64 {at}, {4 * row}", f"  %r{k}{row} = getelementptr i8, ptr %a, i64 %i{k}{row}",
+            body += [f"  %i{k}{row} = add i64 {place}, {4 * row}", f"  %r{k}{row} = getelementptr i8, ptr %a, i64 %i{k}{row}",
                      f"  %x{k}{row} = load float, ptr %r{k}{row}, align 4", f"  %y{k}{row} = insertelement {t} poison, float %x{k}{row}, i64 0",
                      f"  %a{k}{row} = shufflevector {t} %y{k}{row}, {t} poison, <16 x i32> zeroinitializer"]
-    for n, (row, at) in enumerate(rows):
+    for n, (row, at) in enumerate(sums):
         half = at // 64
         body += [f"  %low{n} = fmul {t} %a1{row}, %b1{half}",
                  f"  %pair{n} = call {t} @llvm.fma.v16f32({t} %a0{row}, {t} %b0{half}, {t} %low{n})", f"  %next{n} = fadd {t} %sum{n}, %pair{n}"]
@@ -680,6 +680,50 @@ def _place(let: Let, emit: Any, dec: Any, p: str, x: str) -> str:
 def place(p: int, x: int) -> int:
     """Where x stands among the 16 32-bit numbers at p; 16 when it does not."""
     return next((i for i in range(16) if ld32(p + 4 * i) == x & 0xFFFFFFFF), 16)
+
+
+
+# -- between host threads
+def _await(let: Let, emit: Any, dec: Any, p: str, x: str, idle: str) -> None:
+    dec("""define internal void @rv_wait_for(ptr %p, i64 %x, ptr %idle) nounwind {
+entry:
+  br label %again
+again:
+  %n = phi i64 [ 0, %entry ], [ %n1, %more ], [ %n1, %rest ]
+  %v = load atomic i64, ptr %p acquire, align 8
+  %there = icmp sge i64 %v, %x
+  br i1 %there, label %done, label %not
+not:
+  %n1 = add i64 %n, 1
+  %low = and i64 %n1, 1023
+  %long = icmp eq i64 %low, 0
+  br i1 %long, label %rest, label %more
+rest:
+  %r = call i32 %idle()
+  br label %again
+more:
+  br label %again
+done:
+  ret void
+}""")
+    emit(f"call void @rv_wait_for(ptr {let(f'inttoptr i64 {p} to ptr')}, i64 {x}, ptr {let(f'inttoptr i64 {idle} to ptr')})")
+
+
+@prim(_await)
+def wait_for(p: int, x: int, idle: int) -> None:
+    """Until another thread has published at least x at p; calls the function at `idle` (sched_yield) now and then. CPython runs one thread."""
+    assert ld64(p) >= x
+
+
+@prim(lambda let, emit, dec, p, x: emit(f"store atomic i64 {x}, ptr {_pointer(let, p)} release, align 8"))
+def publish(p: int, x: int) -> None:
+    """What this thread wrote before is there for those who see x at p."""
+    st64(p, x)
+
+
+@prim(lambda let, emit, dec, p: let(f"load atomic i64, ptr {_pointer(let, p)} acquire, align 8"))
+def observe(p: int) -> int:
+    return ld64(p)
 
 
 # -- groups: n neighbouring 64-bit numbers from p on, in one step where n is 1, 2, 4 or 8

@@ -206,5 +206,5 @@ def dma_row(c: Core, g: Gpu, src: int, dst: int, nbytes: int, begin: int, transp
         start = imax(begin << 8, c.dma_free)
         c.dma_free = start + cost
         c.dma_busy += cost
-        done = imax(done, imax(l2_line(g, line, start >> 8, write), c.dma_free >> 8))
+        done = imax(done, imax(l2_line(c, g, line, start >> 8, write), c.dma_free >> 8))
     return done

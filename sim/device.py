@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from threading import Thread
 from typing import Any
 
 import numpy as np
 
-from rvgpu.errors import EXIT_SIM_FAULT, RvgpuError
+from rvgpu.errors import EXIT_SIM_FAULT, EXIT_USAGE, RvgpuError
 from rvgpu.isa.codec import decode, disasm
 from rvgpu.isa.machine import Machine
 from rvgpu.sim import issue
@@ -38,6 +40,9 @@ from rvgpu.sim.state import (
     F_VTYPE,
     MM_WAITING,
     PLAN_BYTES,
+    R_DEADLOCK,
+    R_LIMIT,
+    R_OK,
     WARP_BYTES,
     Core,
     Gpu,
@@ -49,6 +54,7 @@ from rvgpu.sim.state import (
 from rvgpu.sim.trace import Trace, buffer
 
 TRACE_EVENTS = 4_000_000
+THREADS = 2  # at most, on the host
 MEMORY_BYTES = 1 << 31  # of DRAM when a run says nothing else
 QUEUE, RING = 3, 64  # places that Core has for a unit's queue, and for transfers and misses in flight
 STACK_SLOT = 36864  # 32 KiB of stack and an unmapped page's worth between warps
@@ -58,6 +64,13 @@ FAULTS = {F_ILLEGAL: "illegal instruction", F_MEMORY: "memory access out of boun
           F_DMA: "illegal DMA descriptor", F_ALIGN: "misaligned atomic access",
           F_ARRIVALS: "a barrier for no arrival, or for more than the core has warps",
           F_OPERAND: "reserved operands: a register group that does not start at a multiple of its length, or a masked result over its mask"}
+
+
+def _host_threads() -> int:
+    asked = os.environ.get("RVGPU_THREADS", "")
+    if asked and asked not in [str(n + 1) for n in range(THREADS)]:
+        raise RvgpuError("E507", f"RVGPU_THREADS={asked}: 1 or {THREADS} needed", exit_code=EXIT_USAGE)
+    return int(asked) if asked else min(THREADS, len(os.sched_getaffinity(0)))
 
 
 class SimFault(RvgpuError):
@@ -125,7 +138,9 @@ class Device:
     """One GPU: allocate and write tensors, load programs, launch kernels in order, then `finish()`."""
 
     def __init__(self, machine: Machine, *, timing: bool = True, max_cycles: int | None = None, memory_bytes: int = MEMORY_BYTES,
-                 trace: bool = False, engine: Engine | Reference | None = None) -> None:
+                 trace: bool = False, engine: Engine | Reference | None = None, threads: int | None = None) -> None:
+        """`threads`: host threads, 1 or 2; by default RVGPU_THREADS, else 2 where the machine has several cores and the host two processors.
+        What a run computes and its cycles do not depend on it."""
         self.machine = machine
         self.engine = engine or compiled()
         self.limit = max_cycles if max_cycles is not None else 1 << 50
@@ -138,6 +153,9 @@ class Device:
         self.gpu = self._gpu(machine, timing)
         self.engine.begin()
         self.stack = 0
+        alone = trace or machine.gpu.cores == 1 or isinstance(self.engine, Reference)
+        self.gpu.threads = 1 if alone else threads or _host_threads()
+        self.gpu.sched_yield = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
         if trace:
             self._events = buffer(TRACE_EVENTS)
             self.gpu.trace, self.gpu.trace_cap = int(self._events.ctypes.data), TRACE_EVENTS
@@ -273,14 +291,27 @@ class Device:
             c.slot[:] = [max(start, at) for at in c.slot]
             self.engine.call("start_cta", c, g, start)
             c.time = start + m.gpu.cta_dispatch_cycles if c.live else issue.NEVER
-        g.end = start
-        code = self.engine.call("run", g)
-        if code != issue.R_OK:
-            raise self._error(code, program)
+        g.start = g.end = start
+        g.code, g.stop[0], g.parked[0], g.progress[:] = R_OK, issue.NEVER, sum(not c.live for c in self.cores), [0] * len(g.progress)
+        self._run()
+        if g.code == R_OK and any(c.live for c in self.cores):
+            g.code = R_DEADLOCK
+        if g.code != R_OK:
+            raise self._error(g.code, program)
         result = LaunchResult(name, ctas, g.end - self.time)
         self.time = g.end
         self.launches.append(result)
         return result
+
+    def _run(self) -> None:
+        """All turns of a launch, on as many host threads as there are for it."""
+        self.engine.core()
+        others = [Thread(target=self.engine.call, args=("run", self.gpu, n)) for n in range(1, self.gpu.threads)]
+        for t in others:
+            t.start()
+        self.engine.call("run", self.gpu, 0)
+        for t in others:
+            t.join()
 
     def _near(self, addr: int) -> str:
         best = ""
@@ -306,7 +337,7 @@ class Device:
 
     def _error(self, code: int, program: Program) -> RvgpuError:
         g = self.gpu
-        if code == issue.R_DEADLOCK:
+        if code == R_DEADLOCK:
             error: RvgpuError = Deadlock("E702", "deadlock: no warp can ever run again", exit_code=EXIT_SIM_FAULT)
             said: set[str] = set()
             for w in self.warps:
@@ -318,7 +349,7 @@ class Device:
             return error
         w = self.warps[g.fault_core * self.machine.core.warps + g.fault_warp]
         place = f"core {g.fault_core} warp {g.fault_warp} cta {w.cta}: {program.where(g.text + 2 * w.pc)}"
-        if code == issue.R_LIMIT:
+        if code == R_LIMIT:
             return CycleLimit("E703", f"cycle limit of {self.limit} reached", exit_code=EXIT_SIM_FAULT).note(place)
         error = SimFault("E701", FAULTS.get(w.fault, f"fault {w.fault}"), exit_code=EXIT_SIM_FAULT).note(place)
         if w.fault in (F_MEMORY, F_JUMP, F_CONTROL, F_TILE, F_ALIGN):

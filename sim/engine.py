@@ -17,13 +17,13 @@ from typing import Any
 from rvgpu.cache import cache_folder, read_entry, source_hash, write_entry
 from rvgpu.isa import meaning
 from rvgpu.isa.rows import BY_NAME, Row
-from rvgpu.sim import handlers, handlers_matrix, handlers_memory, handlers_moves, handlers_vector, issue
+from rvgpu.sim import handlers, handlers_matrix, handlers_memory, handlers_moves, handlers_vector, issue, rounds
 from rvgpu.sim.translate import Unit
 
 PREFIX = {"alu_rr": "s_", "alu_ri": "s_", "alu_r": "s_", "branch": "b_", "amo": "a_", "fp2": "fp_", "fma": "ma_", "fcmp": "fc_",
           "vunary": "u_", "vred": "r_", "vmask": "k_"}
 SEWS = (8, 16, 32, 64)
-LOOP = (issue.run, issue.drain, issue.start_cta)
+LOOP = (rounds.run, rounds.drain, issue.start_cta)
 
 
 def _meaning(row: Row) -> Callable[..., Any] | None:

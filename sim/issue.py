@@ -6,13 +6,12 @@ smallest e; ties: the warp that issued last, then the one longest without issue,
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import at_least, fill, imax, imin, later, ld32, most, most_of, sel, st32, wrap, zero
+from rvgpu.isa.prims import at_least, fill, imax, imin, later, most, most_of, sel, wrap, zero
 from rvgpu.sim.handlers import reshape
-from rvgpu.sim.memory import DIRTY, SET_BYTES, WINDOW, dram_moved, l1_load, l1_store, record, take_from
+from rvgpu.sim.memory import catch_up, l1_load, l1_store, record
 from rvgpu.sim.state import (
     ANY_SHAPE,
     CAUSE,
-    CORE_BYTES,
     DONE,
     F_ILLEGAL,
     F_JUMP,
@@ -22,6 +21,9 @@ from rvgpu.sim.state import (
     NOWHERE,
     OK,
     PLAN_BYTES,
+    R_FAULT,
+    R_LIMIT,
+    R_OK,
     REC_BYTES,
     REGS,
     RUN,
@@ -30,18 +32,15 @@ from rvgpu.sim.state import (
     Core,
     Gpu,
     Plan,
-    Queue,
     Rec,
     Warp,
 )
 from rvgpu.sim.translate import address, apart, ptr
 
-QUANTUM = 60  # cycles a core may run ahead of the others: at most the L2's latency
 SLICE = 1000  # instructions that a warp runs in its turn when nothing is timed
 NEVER = 1 << 60
 C_UNIT, C_DISPATCH, C_IDLE = CAUSE["unit"], CAUSE["dispatch"], CAUSE["idle"]
 C_SPM, C_L1, C_DRAM, C_L2 = CAUSE["data.scratchpad"], CAUSE["data.l1"], CAUSE["data.dram"], CAUSE["data.l2"]
-R_OK, R_FAULT, R_DEADLOCK, R_LIMIT = 0, 1, 2, 3
 
 # how many registers an operand spans
 ONE, GROUP, WIDE, EEW_GROUP, FIXED, PART = range(6)
@@ -469,8 +468,7 @@ def give_turn(c: Core) -> int:
 
 def faulted(c: Core, w: Warp, g: Gpu, fault: int, e: int) -> int:
     w.fault = fault
-    g.fault_core = c.core
-    g.fault_warp = w.warp
+    c.fault_warp = w.warp
     c.time = e
     return R_FAULT
 
@@ -478,6 +476,8 @@ def faulted(c: Core, w: Warp, g: Gpu, fault: int, e: int) -> int:
 @apart
 def finish(c: Core, w: Warp, g: Gpu, e: int) -> int:
     """The warp returned: with the last one its CTA ends, and the core takes another one. 1 when none is left."""
+    if c.must != 0:
+        catch_up(c, g)
     w.state = DONE
     w.pc = 0
     c.live -= 1
@@ -585,7 +585,8 @@ def step(c: Core, g: Gpu, limit: int) -> int:
                 c.stall[why] += e - c.accounted
                 c.accounted = e + 1
             if traced != 0:
-                record(g, r.pc, c.core, n, e, why, r.unit, c.last_start if r.unit != U_NONE else e, c.last_cost)
+                start = c.last_start if r.unit != U_NONE else e
+                record(g, r.pc, c.core, n, e, why, r.unit, start, start + (c.last_cost if r.unit != U_NONE or kind == K_MEMORY else 1))
         if w.pc < 0:
             if finish(c, w, g, e) != 0:
                 return R_OK
@@ -653,53 +654,5 @@ def pause(c: Core, g: Gpu, e: int, limit: int) -> int:
     c.time = e
     if e > limit:
         return R_OK
-    g.fault_core = c.core
-    g.fault_warp = c.line[c.turn]
+    c.fault_warp = c.line[c.turn]
     return R_LIMIT
-
-
-def run(g: Gpu) -> int:
-    """Runs a launch to its end: the core with the smallest time goes on until it is QUANTUM ahead of the others."""
-    n = g.ncores
-    while 1:
-        best = NEVER
-        pick = -1
-        second = NEVER
-        alive = 0
-        for i in range(n):
-            c = ptr(Core, g.cores + i * CORE_BYTES)
-            if c.live > 0:
-                alive += 1
-                if c.time < best:
-                    second = best
-                    best = c.time
-                    pick = i
-                elif c.time < second:
-                    second = c.time
-        if pick < 0:
-            return R_DEADLOCK if alive > 0 else R_OK
-        c = ptr(Core, g.cores + pick * CORE_BYTES)
-        if g.timed != 0:
-            code = step(c, g, imin(second + QUANTUM, NEVER - 1))
-        else:
-            code = walk(c, g, imin(second + 1000 * SLICE, NEVER - 1))
-        if code != R_OK:
-            return code
-    return R_OK
-
-
-def drain(g: Gpu) -> int:
-    """The last dirty lines go to DRAM; returns the cycle when all is there."""
-    q = ptr(Queue, g.dram_queue)
-    last = g.end
-    w = (g.end << 8) // WINDOW
-    for i in range(g.l2_sets):
-        at = g.l2 + i * SET_BYTES
-        dirty = ld32(at + DIRTY)
-        st32(at + DIRTY, 0)
-        while dirty != 0:
-            dirty = dirty & (dirty - 1)
-            start = dram_moved(g, take_from(q, g.end, w))
-            w = (start << 8) // WINDOW
-            last = start + g.dram_latency
-    return imax(last, g.dram_last)

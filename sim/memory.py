@@ -5,9 +5,9 @@ Times are cycles; the shared queues (L2, DRAM) count in 1/256 cycle so that any 
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import ctz, imax, ld32, ld64, place, st32, st64, wrap
+from rvgpu.isa.prims import ctz, imax, ld32, ld64, place, st32, st64, wait_for, wrap
 from rvgpu.sim.state import TRACE_WORDS, Core, Gpu, Queue
-from rvgpu.sim.translate import apart, ptr
+from rvgpu.sim.translate import address, apart, ptr
 
 WINDOW_BITS = 13  # a window of a shared queue has 32 cycles of 256 parts
 WINDOW = 1 << WINDOW_BITS
@@ -104,9 +104,20 @@ def latest(order: int, way: int) -> int:
 
 
 @apart
-def l2_line(g: Gpu, line: int, t: int, write: int) -> int:
+def catch_up(c: Core, g: Gpu) -> int:
+    """Before a core touches what cores share: waits until all turns before its own are over (sim/rounds.py)."""
+    other = 16 - 16 * (c.must & 1)
+    wait_for(address(g.progress) + 8 * other, c.must, g.sched_yield)
+    c.must = 0
+    return 0
+
+
+@apart
+def l2_line(c: Core, g: Gpu, line: int, t: int, write: int) -> int:
     """An access to one line at cycle t; returns when its data are there (writes: accepted). LRU, write-back; a written line is allocated
     without a fetch, because stores carry byte masks. A clean line remembers when it arrives: a second reader waits for the same fill."""
+    if c.must != 0:
+        catch_up(c, g)
     t = take(ptr(Queue, g.l2_queue), t)
     at = g.l2 + (line & (g.l2_sets - 1)) * SET_BYTES
     order = ld64(at + ORDER)
@@ -153,7 +164,7 @@ def l1_load(c: Core, g: Gpu, addr: int, t: int) -> int:
     st64(at + ORDER, latest(order, way))
     slot = c.mshr_n
     c.mshr_n = slot + 1 if slot + 1 < g.l1_misses else 0
-    ready = l2_line(g, line, imax(t + g.l1_hit, c.mshr[slot]), 0)
+    ready = l2_line(c, g, line, imax(t + g.l1_hit, c.mshr[slot]), 0)
     c.mshr[slot] = ready
     st32(at + 4 * way, line + 1)
     st64(at + ARRIVALS + 8 * way, ready)
@@ -162,7 +173,7 @@ def l1_load(c: Core, g: Gpu, addr: int, t: int) -> int:
 
 def l1_store(c: Core, g: Gpu, addr: int, t: int) -> int:
     """Write-through, no allocation: the line goes to L2; returns when L2 has taken it."""
-    return l2_line(g, addr >> 6, t, 1)
+    return l2_line(c, g, addr >> 6, t, 1)
 
 
 def record(g: Gpu, pc: int, core: int, warp: int, issue: int, why: int, unit: int, start: int, end: int) -> int:

@@ -15,6 +15,8 @@ CAUSES = ("issued", "data.vector", "data.matrix", "data.exp", "data.scratchpad",
 CAUSE = {name: n for n, name in enumerate(CAUSES)}
 MM_WAITING = 16  # multiplies on a tile that are done together
 
+# what a run ends with
+R_OK, R_FAULT, R_DEADLOCK, R_LIMIT = range(4)
 # warp states
 RUN, AT_BARRIER, DONE = 0, 1, 2
 # fault codes
@@ -69,23 +71,27 @@ class Core(ctypes.Structure):
                 # vector slot are free; per unit: when its queue has room, when the first other warp that wants it is ready (`stale`: not
                 # known), how often it took work; the warps, longest without issue first
                 ("ready", I64 * 32), ("ready_unit", I64 * 32), ("slot", I64 * 2), ("room", I64 * UNITS), ("rival", I64 * UNITS), ("stale", I64),
-                ("taken", I64 * UNITS), ("line", I64 * 32), ("turn", I64)]
+                ("taken", I64 * UNITS), ("line", I64 * 32), ("turn", I64),
+                # the turn (sim/rounds.py) that this core has, when it still has to wait for the turns before it; the warp that faulted
+                ("must", I64), ("fault_warp", I64)]
 
 
 class Gpu(ctypes.Structure):
-    """Shared memory system, machine parameters and the program."""
+    """Machine parameters and the program; then, apart from what host threads only read, the shared memory system and what a run counts; then how
+    far each host thread has come (sim/rounds.py)."""
 
     _fields_ = [("cores", U64), ("ncores", I64), ("recs", U64), ("nrecs", I64), ("text", I64), ("text_size", I64), ("dram", U64),
-                ("dram_size", I64), ("vlenb", I64), ("te", I64), ("timed", I64), ("max_cycles", I64), ("fault_core", I64), ("fault_warp", I64),
-                ("l2", U64), ("l2_sets", I64), ("l2_oldest", I64), ("l2_queue", U64),
-                ("l2_latency", I64), ("l2_hits", I64), ("l2_misses", I64),
-                ("dram_queue", U64), ("dram_latency", I64), ("dram_last", I64), ("dram_lines", I64), ("dram_busy", I64),
+                ("dram_size", I64), ("vlenb", I64), ("te", I64), ("timed", I64), ("max_cycles", I64), ("l2", U64), ("l2_sets", I64),
+                ("l2_oldest", I64), ("l2_queue", U64), ("l2_latency", I64), ("dram_queue", U64), ("dram_latency", I64),
                 ("l1_sets", I64), ("l1_oldest", I64), ("l1_hit", I64), ("l1_misses", I64), ("dma_per_line_256", I64), ("dma_factor", I64),
                 ("dma_transfers", I64), ("spm_latency", I64), ("spm_bytes", I64), ("dlen", I64), ("exp_lanes", I64), ("div_lanes", I64),
                 ("tile_bytes", I64), ("mac16", I64), ("mac32", I64), ("mac8", I64), ("mm_latency", I64), ("queue", I64), ("branch", I64),
-                ("barrier", I64), ("dispatch", I64), ("ncta", I64), ("next_cta", I64), ("entry", I64), ("args", I64), ("stack", I64),
-                ("launch_warps", I64), ("order", I64), ("trace", U64), ("trace_n", I64), ("trace_cap", I64), ("end", I64), ("macs", I64),
-                ("instructions", I64)]
+                ("barrier", I64), ("dispatch", I64), ("ncta", I64), ("entry", I64), ("args", I64), ("stack", I64),
+                ("trace", U64), ("trace_cap", I64), ("threads", I64), ("sched_yield", U64), ("start", I64),
+                ("apart0", U8 * 128), ("next_cta", I64), ("end", I64), ("l2_hits", I64), ("l2_misses", I64), ("dram_last", I64),
+                ("dram_lines", I64), ("trace_n", I64), ("fault_core", I64), ("fault_warp", I64), ("code", I64),
+                ("stop", I64 * 1), ("parked", I64 * 1),
+                ("apart1", U8 * 128), ("progress", I64 * 32)]
 
 
 class Queue(ctypes.Structure):

@@ -307,12 +307,12 @@ def fields(struct: Any, skip: tuple[str, ...]) -> list[tuple[str, bytes]]:
 
 def state(d: Device) -> list[tuple[str, bytes]]:
     """The structures that a run changes: registers, scoreboards, counters, barriers."""
-    places = ("cores", "recs", "dram", "l2_tags", "l2_order", "l2_arrival", "l2_queue", "dram_queue", "trace")
+    places = ("cores", "recs", "dram", "l2", "l2_queue", "dram_queue", "trace", "threads", "progress")
     out = [(f"gpu.{n}", b) for n, b in fields(d.gpu, places)]
     for i, c in enumerate(d.cores):
-        out += [(f"core {i}.{n}", b) for n, b in fields(c, ("warps", "plans", "spm", "l1_tags", "l1_use"))]
+        out += [(f"core {i}.{n}", b) for n, b in fields(c, ("warps", "plans", "spm", "l1", "must"))]
     for i, w in enumerate(d.warps):
-        out += [(f"warp {i}.{n}", b) for n, b in fields(w, ("tiles", "operands"))]
+        out += [(f"warp {i}.{n}", b) for n, b in fields(w, ("tiles", "operands", "panel"))]
     return out
 
 

@@ -1,0 +1,136 @@
+"""Primitives that work on memory: groups of the scoreboard, the tags of a cache's set, blocks of a tile, what host threads publish. The compiled
+body of each does to a buffer what the CPython body does to a copy of it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rvgpu.isa.prims import at_least, fill, later, mm_block, mm_pairs, most, most_of, observe, place, publish, wait_for
+from rvgpu.sim.engine import Engine
+from rvgpu.sim.translate import Unit
+
+TESTED = {"most", "most_of", "fill", "at_least", "later", "place", "mm_block", "wait_for", "publish", "observe"}
+Function = Callable[..., int]
+
+
+def run_most(p: int, n: int) -> int:
+    return most(p, n)
+
+
+def run_most_of(p: int, q: int, r: int, n: int) -> int:
+    return most_of(p, q, r, n)
+
+
+def run_fill(p: int, n: int, x: int) -> int:
+    fill(p, n, x)
+    return 0
+
+
+def run_at_least(p: int, n: int, x: int) -> int:
+    at_least(p, n, x)
+    return 0
+
+
+def run_later(p: int, n: int, x: int) -> int:
+    later(p, n, x)
+    return 0
+
+
+def run_place(p: int, x: int) -> int:
+    return place(p, x)
+
+
+def run_mm_block(c0: int, c1: int, a: int, b: int, pitch: int, steps: int) -> int:
+    mm_block(c0, c1, a, b, pitch, steps)
+    return 0
+
+
+def run_hand_over(p: int, x: int, idle: int) -> int:
+    publish(p, x)
+    wait_for(p, x - 1, idle)
+    return observe(p)
+
+
+@cache
+def compiled() -> dict[str, Any]:
+    functions = (run_most, run_most_of, run_fill, run_at_least, run_later, run_place, run_mm_block, run_hand_over)
+    own, unit = Engine(), Unit()
+    for fn in functions:
+        unit.add(fn, name=fn.__name__)
+    module = own.llvm.parse_assembly(unit.text())
+    own.jit.add_object_file(own.llvm.ObjectFileRef.from_data(own.machine.emit_object(module)))
+    own.jit.finalize_object()
+    out: dict[str, Any] = {"engine": own}
+    for fn in functions:
+        kind = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * fn.__code__.co_argcount)
+        out[fn.__name__] = kind(own.jit.get_function_address(fn.__name__))
+    return out
+
+
+def both(fn: Function, buffer: np.ndarray[Any, Any], places: tuple[int, ...], rest: tuple[int, ...]) -> tuple[int, np.ndarray[Any, Any]]:
+    """The result and what the buffer became, the same for both bodies; `places` are byte offsets into the buffer."""
+    a, b = buffer.copy(), buffer.copy()
+    want = fn(*(int(a.ctypes.data) + at for at in places), *rest)
+    got = compiled()[fn.__name__](*(int(b.ctypes.data) + at for at in places), *rest)
+    assert want == got
+    assert a.tobytes() == b.tobytes()
+    return got, b
+
+
+TIMES = st.lists(st.integers(0, 1 << 40), min_size=24, max_size=24).map(lambda v: np.array(v, np.int64))
+
+
+@given(times=TIMES, n=st.integers(0, 8), x=st.integers(0, 1 << 40), at=st.integers(0, 12))
+def test_groups(times, n, x, at):
+    group = times[at:at + n]
+    assert both(run_most, times, (8 * at,), (n,))[0] == max(group, default=0)
+    for fn, wanted in ((run_fill, np.full(n, x)), (run_at_least, np.maximum(group, x)), (run_later, np.maximum(group + 1, x))):
+        want = times.copy()
+        want[at:at + n] = wanted
+        assert (both(fn, times, (8 * at,), (n, x))[1] == want).all()
+
+
+@given(times=TIMES, n=st.sampled_from([1, 2, 4, 8]), at=st.tuples(*[st.integers(0, 16)] * 3))
+def test_most_of_three_groups(times, n, at):
+    got, _ = both(run_most_of, times, tuple(8 * i for i in at), (n,))
+    assert got == max(int(times[i:i + n].max()) for i in at)
+
+
+@given(tags=st.lists(st.integers(0, 40), min_size=16, max_size=16), x=st.integers(1, 41), high=st.sampled_from([0, 0x7FFFFF00]))
+def test_place_of_a_tag(tags, x, high):
+    tags = [t + high if t else 0 for t in tags]
+    got, _ = both(run_place, np.array(tags, np.uint32), (0,), (x + high,))
+    assert got == (tags.index(x + high) if x + high in tags else 16)
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 1 << 30), steps=st.integers(1, 5), pitch=st.sampled_from([128, 256]), odd=st.booleans())
+def test_block_of_a_tile(seed, steps, pitch, odd):
+    """Against the unit's rounding one element at a time; some values infinite, NaN or subnormal."""
+    rng = np.random.default_rng(seed)
+    words = rng.standard_normal(64 + 4 * steps * pitch // 4 + 64).astype(np.float32)
+    if odd:
+        words[rng.integers(0, len(words), 40)] = rng.choice([np.inf, -np.inf, np.nan, 1e-45, 3e38, -0.0], 40)
+    start = words.view(np.uint32)
+    a, b = 256, 256 + 2 * steps * pitch
+    _, out = both(run_mm_block, start, (0, 128, a, b), (pitch, steps))
+    for row, column in ((0, 0), (0, 31), (1, 7), (1, 16)):
+        acc = int(start[32 * row + column])
+        for s in range(steps):
+            x, y = a // 4 + 2 * s * pitch // 4 + row, b // 4 + 2 * s * pitch // 4 + column
+            acc = mm_pairs(acc, int(start[x]), int(start[y]), int(start[x + pitch // 4]), int(start[y + pitch // 4]))
+        assert acc == int(out[32 * row + column])
+
+
+@pytest.mark.parametrize("x", [1, 7, 1 << 60])
+def test_hand_over(x):
+    idle = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
+    assert both(run_hand_over, np.zeros(4, np.int64), (8,), (x, idle))[0] == x

@@ -6,7 +6,7 @@ smallest e; ties: the warp that issued last, then the one longest without issue,
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import at_least, fill, imax, imin, later, most, most_of, sel, wrap, zero
+from rvgpu.isa.prims import at_least, fill, imax, imin, later, ld64, most, most_of, sel, wrap, zero
 from rvgpu.sim.handlers import reshape
 from rvgpu.sim.memory import catch_up, l1_load, l1_store, record
 from rvgpu.sim.state import (
@@ -179,26 +179,25 @@ def groups_ready(w: Warp, r: Rec, p: Plan, n: int) -> int:
 
 
 @apart
-def blame(w: Warp, r: Rec, p: Plan) -> int:
-    """The cause of a wait for operands: the first of what the instruction waited for longest."""
-    t = w.earliest
-    why = w.why
+def blame(w: Warp, r: Rec, p: Plan, t: int) -> int:
+    """The cause of a wait for operands until t: the first of what the instruction waited for longest."""
+    if w.earliest == t:
+        return w.why
     for k in range(r.nsrc):
-        base = r.src[k]
-        for reg in range(base, base + p.span[k]):
-            at = w.first[reg] if r.chain != 0 or base < 64 else w.last[reg] + 1
-            why = sel(at > t, w.cause[reg], why)
-            t = imax(at, t)
-    if r.dst < 100:
-        for reg in range(r.dst, r.dst + p.dstspan):
-            at = w.read[reg] + 1
-            why = sel(at > t, C_UNIT, why)
-            t = imax(at, t)
-            if r.cost != COST_MM:
-                at = w.first[reg] + 1 - r.latency  # the new value comes after the old one
-                why = sel(at > t, w.cause[reg], why)
-                t = imax(at, t)
-    return why
+        base, n = r.src[k], p.span[k]
+        early = r.chain != 0 or base < 64
+        of = t if early else t - 1
+        at = 8 * base + (address(w.first) if early else address(w.last))
+        if most(at, n) == of:
+            for i in range(n):
+                if ld64(at + 8 * i) == of:
+                    return w.cause[base + i]
+    for i in range(p.dstspan):
+        if w.read[p.dst + i] + 1 == t:
+            return C_UNIT
+        if w.first[p.after + i] + 1 - r.latency == t:
+            return w.cause[p.after + i]
+    return C_UNIT
 
 
 def unit_cost(w: Warp, r: Rec, g: Gpu) -> int:
@@ -529,7 +528,7 @@ def step(c: Core, g: Gpu, limit: int) -> int:
         why = C_UNIT
         slot = 1
         if e == t and (e > c.accounted or traced != 0):
-            why = blame(w, r, p)
+            why = blame(w, r, p, t)
         if kind == K_ALU:
             call_handler(p.entry, c, w, r, g)
             scalar_result(w, p, e + r.latency, r.cause)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from rvgpu.isa.prims import imax, imin, ld32, sel, st32, st64, wrap, zero
 from rvgpu.sim.handlers import reshape
 from rvgpu.sim.memory import CLEAN, DIRTY, WINDOW, dram_moved, l1_load, l1_store, record, take_from
+from rvgpu.sim.operands import place
 from rvgpu.sim.state import (
     CAUSE,
     CORE_BYTES,
     DONE,
     F_ILLEGAL,
     F_JUMP,
-    F_OPERAND,
+    F_VSTART,
     F_VTYPE,
     OK,
     PLAN_BYTES,
@@ -38,8 +39,6 @@ C_UNIT, C_DISPATCH, C_IDLE = CAUSE["unit"], CAUSE["dispatch"], CAUSE["idle"]
 C_SPM, C_L1, C_DRAM, C_L2 = CAUSE["data.scratchpad"], CAUSE["data.l1"], CAUSE["data.dram"], CAUSE["data.l2"]
 R_OK, R_FAULT, R_DEADLOCK, R_LIMIT = 0, 1, 2, 3
 
-# how many registers an operand spans
-ONE, GROUP, WIDE, EEW_GROUP, FIXED, PART = range(6)
 # what an instruction costs its unit
 COST_ONE, COST_LANES, COST_EXP, COST_DIV, COST_WIDE, COST_RED, COST_MEM, COST_MM, COST_TILE, COST_GATHER = range(10)
 U_NONE, U_VALU, U_EXP, U_LSU, U_MATRIX, U_TILE = range(6)
@@ -53,24 +52,10 @@ def call_handler(h: int, c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     return 0
 
 
-def width(w: Warp, r: Rec, kind: int) -> int:
-    if kind == ONE:
-        return 1
-    if kind == GROUP:
-        return imax(1, w.lmul8 >> 3)
-    if kind == WIDE:
-        return imax(1, w.lmul8 >> 2)
-    if kind == EEW_GROUP:
-        return imax(1, (w.lmul8 * r.arg) >> (w.sew + 6))
-    if kind == PART:
-        return imax(1, (w.lmul8 >> 3) // r.arg)
-    return r.arg
-
-
 @apart
 def prepare(w: Warp, r: Rec, p: Plan, g: Gpu) -> int:
-    """The plan of an instruction under the warp's configuration. Vector groups start at a multiple of their length and end within the file; a
-    masked instruction's destination group does not hold its mask."""
+    """The plan of an instruction under the warp's configuration; without a handler where the encoding is reserved (operands.place). Only vector loads
+    and stores can start at an element other than 0: no other instruction ever stops in the middle."""
     p.shape = w.shape
     p.entry = 0
     p.fault = F_VTYPE if r.valid != 0 else F_ILLEGAL
@@ -78,27 +63,14 @@ def prepare(w: Warp, r: Rec, p: Plan, g: Gpu) -> int:
     p.cycles = 1
     if r.unit != U_NONE and legal:
         p.cycles = unit_cost(w, r, g)
-    for k in range(r.nsrc):
-        n = width(w, r, r.srckind[k]) if legal else 1
-        p.span[k] = imin(n, REGS - r.src[k])
-        if aligned(r, r.src[k], n) == 0:
-            legal = 0
-            p.fault = F_OPERAND
-    p.dstspan = 0
-    if r.dst < 200:
-        n = width(w, r, r.dstkind) if legal else 1
-        p.dstspan = imin(n, REGS - r.dst)
-        if aligned(r, r.dst, n) == 0 or (r.vector != 0 and r.vm == 0 and r.dst == 64 and r.dstkind != ONE):
-            legal = 0
-            p.fault = F_OPERAND
-    if legal:
+    fault = place(w, r, p)
+    if legal and fault != OK:
+        p.fault = fault
+    elif legal and w.vstart != 0 and r.vector != 0 and r.unit != U_LSU:
+        p.fault = F_VSTART
+    elif legal:
         p.entry = r.handler[w.sew]
     return 0
-
-
-def aligned(r: Rec, reg: int, n: int) -> int:
-    """Whether n registers from `reg` are a group: mm operands have rules of their own."""
-    return reg < 64 or reg >= 96 or r.cost == COST_MM or (n <= 8 and reg % n == 0)
 
 
 def find_ready(c: Core, n: int, g: Gpu) -> int:
@@ -304,6 +276,9 @@ def start_cta(c: Core, g: Gpu, t: int) -> int:
         w.tokens = 0
         w.token_last = 0
         w.fcsr = 0
+        w.vstart = 0
+        w.vxrm = 0
+        w.vxsat = 0
         w.tm = 0
         w.tk = 0
         reshape(w)

@@ -24,11 +24,12 @@ from rvgpu.errors import RvgpuError
 from rvgpu.isa.asm import assemble
 from rvgpu.isa.codec import FLAGS, IMM, REG, decode
 from rvgpu.isa.machine import Machine, load_machine
+from rvgpu.isa.meaning import meaning
 from rvgpu.isa.prims import PRIMS, f_cvt, f_to_i, i_to_f, lshr, mm_pairs, trunc
 from rvgpu.isa.rows import BY_NAME, FORMATS, ROWS, Row
 from rvgpu.sim.device import Device
 from rvgpu.sim.elf import BASE, Image, write_executable
-from rvgpu.sim.engine import SEWS, Engine, _meaning, binds, engine, legal
+from rvgpu.sim.engine import SEWS, Engine, binds, engine, legal
 from rvgpu.sim.handlers_vector import ldb, stb
 from rvgpu.sim.program import VECTOR_CLASSES, predecode
 from rvgpu.sim.reference import Reference, specialise
@@ -178,7 +179,7 @@ def needs_vtype(row: Row) -> bool:
 def meaning_cases() -> Iterator[Case]:
     seen = set()
     for row in ROWS:
-        fn = _meaning(row)
+        fn = meaning(row)
         for sew in range(4) if needs_vtype(row) and row.kind != "vmask" else (-1,):
             if fn is None or not legal(row, sew):
                 continue

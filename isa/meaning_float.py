@@ -262,16 +262,16 @@ def normal_fraction(body: int, e: int, n: int) -> int:
 
 
 def u_vfrsqrt7(a: int) -> int:
-    """1/sqrt(a) to seven bits. Of the interval that the exponent's lowest bit and six of the fraction say, from x to x + 1/64 (of [1, 4)), the answer
-    is the multiple of 1/256 nearest to 2 / (sqrt(x) + sqrt(x + 1/64)), where the relative errors at both ends are equal."""
+    """1/sqrt(a) to seven bits. The exponent's lowest bit and six of the fraction say an interval from x to x + 1/64 of [1, 2), or twice that; the answer
+    is the multiple y of 1/256 with the least relative error at the worse end: y sqrt(x') - 1 at the upper, 1 - y sqrt(x) at the lower."""
     body = magnitude(a)
     inf, bias = infinity(), (1 << (W - 2 - mantissa())) - 1
     e = normal_exponent(body)
     double = (e + bias) & 1  # the exponent is odd: the interval is in [2, 4)
     n = (64 + normal_fraction(body, e, 6)) << double
     low, high = f_sqrt(i_to_f(n, 0, 64), 64), f_sqrt(i_to_f(n + 1 + double, 0, 64), 64)
-    y = f_to_i(f_div(0x40B0000000000000, f_add(low, high, 64), 64), 64, 64, 0, 0)  # 256 * 2 * sqrt(64), over the sum of roots
-    out = (((3 * bias - 1 - e) >> 1) << mantissa()) | ((imin(y, 255) & 127) << (mantissa() - 7))
+    y = f_to_i(f_div(f_sub(0x40B0000000000000, high, 64), f_add(low, high, 64), 64), 64, 64, 0, 3)  # (2 * 256 * sqrt(64) - high) / sum, up
+    out = (((3 * bias - 1 - e) >> 1) << mantissa()) | ((y & 127) << (mantissa() - 7))
     out = sel(body == 0, (a & sign_bit(W)) | inf, sel(body == inf, 0, out))
     return sel((body > inf) | ((a != body) & (body != 0)), nan_of(), out)
 

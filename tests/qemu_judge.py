@@ -272,27 +272,70 @@ class Refused(Exception):
 
 
 def run_qemu(cases: list[Case], vlen: int) -> bytes:
-    assert QEMU is not None
     text, data, n = build(cases, vlen, QEMU_END)
+    return under_qemu(text, data, blob(cases, vlen)[:n], vlen)
+
+
+def under_qemu(text: bytes, data: int, content: bytes, vlen: int) -> bytes:
+    """What the data hold when the program has ended and written them out."""
+    assert QEMU is not None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "p.elf"
-        path.write_bytes(elf(text, data, blob(cases, vlen)))
+        path.write_bytes(elf(text, data, content))
         path.chmod(0o755)
         cpu = f"rv64,v=true,vlen={vlen},elen=64,vext_spec=v1.0,Zfh=true"
         p = subprocess.run([QEMU, "-cpu", cpu, str(path)], capture_output=True, timeout=300, check=False)
     if p.returncode < 0:
         raise Refused(f"QEMU ended with signal {-p.returncode}")
+    n = len(content)
     assert p.returncode == 0 and len(p.stdout) == n, f"QEMU ended with {p.returncode} and {len(p.stdout)} of {n} bytes: {p.stderr.decode()[:500]}"
     return p.stdout
 
 
+def loop(instruction: str, values: np.ndarray, out: np.dtype, mode: int, end: str) -> tuple[bytes, int, bytes]:
+    """(text, address of the data, data) of a program that runs `instruction` (v16 from v8; LMUL 4 for the wider of the two) on all values, a multiple of
+    512 bytes of them, under rounding mode `mode`; the results follow the values."""
+    data, size = BASE + 0x400000, values.nbytes
+    narrow, wide = min(values.itemsize, out.itemsize), max(values.itemsize, out.itemsize)
+    n = 512 // wide
+    assert len(values) % n == 0
+    text = f"""mv gp, ra
+li t0, {data}
+li t1, {data + size}
+li t3, {len(values)}
+{f"csrrwi zero, frm, {mode}" if mode else ""}
+loop: li t4, {n}
+vsetvli t4, t4, e{8 * narrow}, m{4 * narrow // wide}, ta, ma
+vle{8 * values.itemsize}.v v8, (t0)
+{instruction}
+vse{8 * out.itemsize}.v v16, (t1)
+addi t0, t0, {n * values.itemsize}
+addi t1, t1, {n * out.itemsize}
+addi t3, t3, -{n}
+bnez t3, loop
+{end.format(data=data, bytes=size + len(values) * out.itemsize)}"""
+    return assemble(text), data, values.tobytes() + bytes(len(values) * out.itemsize)
+
+
+def each_by_qemu(instruction: str, values: np.ndarray, out: np.dtype, mode: int = 0) -> np.ndarray:
+    return np.frombuffer(under_qemu(*loop(instruction, values, out, mode, QEMU_END), 1024)[values.nbytes:], out)
+
+
+def each_by_us(instruction: str, values: np.ndarray, out: np.dtype, mode: int = 0) -> np.ndarray:
+    return np.frombuffer(under_us(*loop(instruction, values, out, mode, SIM_END), 1024)[values.nbytes:], out)
+
+
 def run_sim(cases: list[Case], vlen: int) -> bytes:
     text, data, n = build(cases, vlen, SIM_END)
+    return under_us(text, data, blob(cases, vlen)[:n], vlen)
+
+
+def under_us(text: bytes, data: int, content: bytes, vlen: int) -> bytes:
     d = Device(load_machine("base", {"vector.vlen": vlen, "vector.dlen": min(vlen, 512), "matrix.te": 16, "core.warps": 1, "gpu.cores": 1}),
                memory_bytes=1 << 26, timing=False)
-    program = d.load(elf(text, data, blob(cases, vlen)))
+    program = d.load(elf(text, data, content))
     d.launch(program, "k", [], ctas=1)
-    return bytes(d.memory[data - BASE:data - BASE + n])
+    return bytes(d.memory[data - BASE:data - BASE + len(content)])
 
 
 def title(c: Case, vlen: int) -> str:

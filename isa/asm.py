@@ -132,8 +132,8 @@ def _field(line: _Line, f: str, text: str, pc: int, labels: dict[str, int]) -> i
         if text not in table:
             raise line.fail(f"a register of {f[0]} needed, found {text!r}")
         return table[text] << REG[f]
-    if f in ("mt", "mtd"):
-        tiles = range(0, 16, 4 if f == "mt" else 1)
+    if f in ("mt", "mt2", "mtd"):
+        tiles = range(0, 16, {"mt": 4, "mt2": 2, "mtd": 1}[f])
         if not re.fullmatch(r"mt(\d|1\d)", text, re.ASCII) or int(text[2:]) not in tiles:
             raise line.fail(f"a tile such as mt4 needed, found {text!r}")
         return int(text[2:]) << 8

@@ -119,6 +119,8 @@ def encode(name: str, **fields: int) -> int:
             word |= v << 8
         elif f == "mt":
             word |= (v >> 2) << 10
+        elif f == "mt2":
+            word |= (v >> 1) << 9
         else:
             word |= IMM[f][1](v) if f in IMM else v << REG[f]
     assert not fields, f"{name} has no {list(fields)}"
@@ -223,6 +225,8 @@ def disasm(d: Decoded, pc: int = 0) -> str:
             out.append(f"mt{_b(d.word, 11, 8)}")
         elif f == "mt":
             out.append(f"mt{_b(d.word, 11, 10) << 2}")
+        elif f == "mt2":
+            out.append(f"mt{_b(d.word, 11, 9) << 1}")
         elif f in ("zimm11", "zimm10"):
             out.append(_vtype_text(d.imm))
         elif f in ("imm_b", "imm_j"):

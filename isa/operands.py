@@ -13,10 +13,11 @@ from rvgpu.isa.rows import FORMATS, Row
 
 # kinds of operands. ONE: an x or f register or a tile. A group of elements of SEW, 2 SEW, SEW / arg or arg bits, which takes LMUL registers times
 # the ratio of its element width to SEW; arg whole registers; one register with a mask, or with a scalar of SEW or 2 SEW bits; a segment's `fields`
-# groups one after the other, of SEW or of arg bits; the rows of a multiply's operand.
-ONE, GROUP, WIDE, PART, EEW_GROUP, FIXED, MASK, SCALAR, SCALAR_WIDE, FIELDS, FIELDS_EEW, ROWS_OF_MM = range(12)
+# groups one after the other, of SEW or of arg bits; the rows of a multiply's operand;
+# its tile, which for 64-bit elements may have any even number, else a multiple of four.
+ONE, GROUP, WIDE, PART, EEW_GROUP, FIXED, MASK, SCALAR, SCALAR_WIDE, FIELDS, FIELDS_EEW, ROWS_OF_MM, TILE_OF_MM = range(13)
 KINDS = {ONE: "", GROUP: "SEW", WIDE: "2*SEW", PART: "SEW/{}", EEW_GROUP: "{}", FIXED: "{} registers", MASK: "mask", SCALAR: "SEW scalar",
-         SCALAR_WIDE: "2*SEW scalar", FIELDS: "{f} x SEW", FIELDS_EEW: "{f} x {}", ROWS_OF_MM: "rows"}
+         SCALAR_WIDE: "2*SEW scalar", FIELDS: "{f} x SEW", FIELDS_EEW: "{f} x {}", ROWS_OF_MM: "rows", TILE_OF_MM: ""}
 # what a destination may overlap: a source as 5.2 says (of equal width; lowest part of a wider; highest part of a narrower); no source; anything
 BY_WIDTH, APART, ANYTHING = range(3)
 OVERLAPS = {BY_WIDTH: "", APART: "overlaps no source", ANYTHING: "may overlap any source"}

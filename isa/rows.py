@@ -27,7 +27,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "v1d": ("vd", "v1"), "x1d": ("vd", "x1"), "i1d": ("vd", "simm5"), "f1d": ("vd", "f1"), "xv": ("xd", "v2"), "xvm": ("xd", "v2", "vm"),
     "fv": ("fd", "v2"), "vload": ("vd", "x1", "vm"), "vwhole": ("vd", "x1"),
     "vloads": ("vd", "x1", "x2", "vm"), "vloadx": ("vd", "x1", "v2", "vm"), "vr": ("vd", "v2"),
-    "tload": ("x2", "x1"), "xx": ("xd", "x1"), "tmv_vt": ("vd", "x1"), "tmv_tv": ("x1", "v2"), "mtd": ("mtd",), "mma": ("mt", "v2", "v1"),
+    "tload": ("x2", "x1"), "xx": ("xd", "x1"), "tmv_vt": ("vd", "x1"), "tmv_tv": ("x1", "v2"), "mtd": ("mtd",), "mma": ("mt", "v2", "v1"), "mma2": ("mt2", "v2", "v1"),
     "prefetch": ("imm_p", "x1"),
 }
 
@@ -320,15 +320,16 @@ def _config_and_matrix() -> None:
     for n, name in enumerate(("sf.vsettn", "sf.vsettm", "sf.vsettk")):
         row(name, 0x84007057 | n << 20, 0xFFF0707F, "xx", name.replace(".", "_"), cls="config")
     for n, w in enumerate((8, 16, 32, 64)):
-        row(f"sf.vlte{w}", 0x12007007 | n << 29, 0xFE007FFF, "tload", "vlte", cls="tload", EEW=w)
-        row(f"sf.vste{w}", 0x12007027 | n << 29, 0xFE007FFF, "tload", "vste", cls="tstore", EEW=w)
+        row(f"sf.vlte{w}", 0x12007007 | n << 29, 0xFE007FFF, "tload", "vlte" if w == 32 else "vlte_of", cls="tload", EEW=w)
+        row(f"sf.vste{w}", 0x12007027 | n << 29, 0xFE007FFF, "tload", "vste" if w == 32 else "vste_of", cls="tstore", EEW=w)
     row("sf.vtmv.v.t", 0x43F06057, 0xFFF0707F, "tmv_vt", "vtmv_vt", cls="tmove")
     row("sf.vtmv.t.v", 0x5E006057, 0xFE007FFF, "tmv_tv", "vtmv_tv", cls="tmove")
     row("sf.vtzero.t", 0x43E06057, 0xFFFFF0FF, "mtd", "vtzero", cls="tmove")
     row("sf.vtdiscard", 0x43C06057, 0xFFFFFFFF, "none", "nop")
-    row("sf.mm.f.f", 0xF2001077, 0xFE0073FF, "mma", "mm_ff", cls="mm")
+    row("sf.mm.f.f", 0xF2001077, 0xFE0071FF, "mma2", "mm_ff", cls="mm")
     for a, x in ((0, "u"), (1, "s")):
         for b, y in ((0, "u"), (1, "s")):
+            row(f"sf.mm.{'e4m3' if a else 'e5m2'}.{'e4m3' if b else 'e5m2'}", 0xFA001077 | a << 26 | b << 7, 0xFE0073FF, "mma", "mm_f8", cls="mm", A_E4M3=a, B_E4M3=b)
             row(f"sf.mm.{x}.{y}", 0xF2000077 | a << 26 | b << 7, 0xFE0073FF, "mma", "mm_ii", cls="mm", AS=a, BS=b)
 
 

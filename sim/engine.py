@@ -18,11 +18,11 @@ from typing import Any
 from rvgpu.cache import cache_folder, read_entry, source_hash, write_entry
 from rvgpu.isa.meaning import meaning, saturation
 from rvgpu.isa.rows import BY_NAME, Row
-from rvgpu.sim import handlers, handlers_fixed, handlers_matrix, handlers_memory, handlers_moves, handlers_vector, handlers_wide, issue
+from rvgpu.sim import handlers, handlers_fixed, handlers_matrix, handlers_memory, handlers_moves, handlers_tiles, handlers_vector, handlers_wide, issue
 from rvgpu.sim.translate import Unit, free_names
 
 SEWS = (8, 16, 32, 64)
-HOMES = (handlers, handlers_vector, handlers_wide, handlers_fixed, handlers_moves, handlers_memory, handlers_matrix)
+HOMES = (handlers, handlers_vector, handlers_wide, handlers_fixed, handlers_moves, handlers_memory, handlers_matrix, handlers_tiles)
 LOOP = (issue.run, issue.drain, issue.start_cta)
 
 
@@ -64,16 +64,20 @@ def legal(row: Row, sew: int) -> bool:
     return bits in WIDTHS[own] if own else not row.args.get("FP") or bits >= 16
 
 
-def template(row: Row) -> Callable[..., Any]:
-    home = next(m for m in HOMES if hasattr(m, row.kind))
-    fn: Callable[..., Any] = getattr(home, row.kind)
+# (kind, SEW index) whose template is not the kind's own
+OTHER = {("mm_ff", 3): "mm_dd"} | {("vtzero", s): "vtzero_of" for s in range(4)} | {(k, s): k + "_of" for k in ("vtmv_vt", "vtmv_tv") for s in (0, 1, 3)}
+
+
+def template(row: Row, sew: int) -> Callable[..., Any]:
+    name = OTHER.get((row.kind, sew), row.kind)
+    fn: Callable[..., Any] = next(getattr(home, name) for home in HOMES if hasattr(home, name))
     return fn
 
 
 @cache
 def variant(name: str, sew: int) -> Hashable:
     """The handler that a row and an element width want: rows whose templates and bindings are equal share it."""
-    fn, bound = template(BY_NAME[name]), binds(BY_NAME[name], sew)
+    fn, bound = template(BY_NAME[name], sew), binds(BY_NAME[name], sew)
     names = free_names(fn).union(*(free_names(v) for v in bound.values() if callable(v)))
     return fn, tuple(sorted((k, v if isinstance(v, int) else v.__name__) for k, v in bound.items() if k in names))
 
@@ -106,7 +110,7 @@ class Engine:
         if code is None:
             unit = Unit()
             for (name, sew), symbol in symbols.items():
-                unit.add(template(BY_NAME[name]), binds(BY_NAME[name], sew), symbol)
+                unit.add(template(BY_NAME[name], sew), binds(BY_NAME[name], sew), symbol)
             for fn in () if symbols else LOOP:
                 unit.add(fn, name=f"engine_{fn.__name__}")
             module = self.llvm.parse_assembly(unit.text())

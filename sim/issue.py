@@ -112,7 +112,7 @@ def find_ready(c: Core, n: int, g: Gpu) -> int:
 def unit_cost(w: Warp, r: Rec, g: Gpu) -> int:
     """Occupancy of the instruction's unit, in cycles: lanes: ceil(vl x SEW / DLEN); wide: twice that; exp: vl / exp lanes; div: vl / div lanes;
     red: lanes + 4 steps of the tree; tile: vl x 4 bytes / tile move rate; gather: one element a cycle; mm: ceil(tm / rows) x ceil(tn / columns)
-    x ceil(tk / depth) of the array, whose sides follow from its rate (512 for bf16: 16 x 16 x 2)."""
+    x ceil(tk / depth) of the array, whose sides follow from its rate (512 for bf16: 16 x 16 x 2; f64 has a quarter of f32's rate)."""
     k = r.cost
     if k == COST_LANES or k == COST_WIDE or k == COST_RED:
         bits = (8 << w.sew) * 2 if k == COST_WIDE else 8 << w.sew
@@ -127,7 +127,7 @@ def unit_cost(w: Warp, r: Rec, g: Gpu) -> int:
     if k == COST_GATHER:
         return imax(1, w.vl)
     if k == COST_MM:
-        rate = g.mac16 if w.sew == 1 else g.mac32 if w.sew == 2 else g.mac8
+        rate = g.mac16 if w.sew == 1 else g.mac32 if w.sew == 2 else imax(1, g.mac32 >> 2) if w.sew == 3 else g.mac8
         depth = 2 if w.sew == 1 else 4 if w.sew == 0 else 1
         side = 1
         while side * side * depth < rate:

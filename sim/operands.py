@@ -22,6 +22,7 @@ from rvgpu.isa.operands import (
     ROWS_OF_MM,
     SCALAR,
     SCALAR_WIDE,
+    TILE_OF_MM,
     WIDE,
 )
 from rvgpu.isa.prims import imax, imin
@@ -66,6 +67,8 @@ def width(w: Warp, r: Rec, kind: int) -> int:
 
 def fits(w: Warp, r: Rec, reg: int, kind: int) -> int:
     """Whether an operand's size and place are legal."""
+    if kind == TILE_OF_MM:
+        return r.rd & 4 == 0 or w.sew == 3
     if kind == ONE or reg < V0 or reg >= V_END:
         return 1
     each = emul(w, r, kind)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rvgpu.isa.codec import Decoded, decode
 from rvgpu.isa.machine import Machine
-from rvgpu.isa.operands import ONE, WIDE, operands
+from rvgpu.isa.operands import ONE, TILE_OF_MM, WIDE, operands
 from rvgpu.isa.rows import FORMATS, Row
 from rvgpu.sim import issue
 from rvgpu.sim.state import CAUSE, Rec
@@ -66,7 +66,7 @@ def _operands(d: Decoded) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """(sources as (register, kind of isa/operands.py)), (destination, kind)."""
     row = d.row
     at = {"x1": d.rs1, "x2": d.rs2, "f1": 32 + d.rs1, "f2": 32 + d.rs2, "f3": 32 + d.rs3, "v1": V0 + d.rs1, "v2": V0 + d.rs2, "vd": V0 + d.rd, "vm": V0,
-          "v0": V0, "mt": TILE + (d.rd >> 3), "mtd": TILE + (d.rd >> 3)}
+          "v0": V0, "mt": TILE + (d.rd >> 3), "mt2": TILE + (d.rd >> 3), "mtd": TILE + (d.rd >> 3)}
     vectors = operands(row)
     kinds = dict(vectors.sources)
     src: list[tuple[int, int]] = []
@@ -78,8 +78,8 @@ def _operands(d: Decoded) -> tuple[list[tuple[int, int]], tuple[int, int]]:
             dst = (d.rd, ONE)
         elif f == "fd":
             dst = (32 + d.rd, ONE)
-        elif f in ("mt", "mtd"):
-            dst = (at[f], ONE)
+        elif f in ("mt", "mt2", "mtd"):
+            dst = (at[f], TILE_OF_MM if f == "mt2" else ONE)
             src += [dst] if f == "mtd" else []
         elif f in kinds and (f != "vm" or not d.vm):
             src.append((at[f], kinds[f]))

@@ -70,19 +70,23 @@ def sat_vssub(a: int, b: int, rm: int) -> int:
 
 # -- averages: a + b = 2 (a & b) + (a ^ b) and a - b = (a ^ b) - 2 (~a & b), halved without a bit more
 def x_vaaddu(a: int, b: int, rm: int) -> int:
+    """(a + b) / 2, rounded."""
     return rounded_half(wrap((a & b) + lshr(a ^ b, 1)), a ^ b, rm)
 
 
 def x_vaadd(a: int, b: int, rm: int) -> int:
+    """(a + b) / 2, rounded."""
     x, y = sext(a, SEW), sext(b, SEW)
     return rounded_half((x & y) + ((x ^ y) >> 1), a ^ b, rm)
 
 
 def x_vasubu(a: int, b: int, rm: int) -> int:
+    """(a - b) / 2, rounded."""
     return rounded_half(wrap(lshr(a ^ b, 1) - (~a & b)), a ^ b, rm)
 
 
 def x_vasub(a: int, b: int, rm: int) -> int:
+    """(a - b) / 2, rounded."""
     x, y = sext(a, SEW), sext(b, SEW)
     return rounded_half(wrap(((x ^ y) >> 1) - (~x & y)), a ^ b, rm)
 
@@ -93,6 +97,7 @@ def rounded_half(x: int, lost: int, rm: int) -> int:
 
 # -- the fractional product: of 2 SEW bits the sign and the SEW - 1 below it are kept
 def x_vsmul(a: int, b: int, rm: int) -> int:
+    """The upper half of a * b * 2, rounded."""
     x, y = sext(a, SEW), sext(b, SEW)
     if SEW == 64:
         low = wrap(x * y)
@@ -112,11 +117,13 @@ def sat_vsmul(a: int, b: int, rm: int) -> int:
 
 # -- rounding shifts
 def x_vssrl(a: int, b: int, rm: int) -> int:
+    """a >> b, rounded."""
     n = b & (SEW - 1)
     return wrap(lshr(a, n) + shifted_increment(a, n, rm))
 
 
 def x_vssra(a: int, b: int, rm: int) -> int:
+    """a >> b, rounded."""
     x, n = sext(a, SEW), b & (SEW - 1)
     return (x >> n) + shifted_increment(x, n, rm)
 
@@ -159,6 +166,7 @@ def v_vsbc(a: int, b: int, c: int) -> int:
 
 
 def v_vmadc(a: int, b: int, c: int) -> int:
+    """Whether a + b + c does not fit."""
     s = trunc(wrap(wrap(a + b) + c), SEW)
     return ult(s, a) | ((s == a) & c)
 

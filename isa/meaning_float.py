@@ -22,7 +22,6 @@ from rvgpu.isa.prims import (
     f_unordered,
     i_to_f,
     imax,
-    imin,
     sel,
     trunc,
     wrap,
@@ -262,8 +261,8 @@ def normal_fraction(body: int, e: int, n: int) -> int:
 
 
 def u_vfrsqrt7(a: int) -> int:
-    """1/sqrt(a) to seven bits. The exponent's lowest bit and six of the fraction say an interval from x to x + 1/64 of [1, 2), or twice that; the answer
-    is the multiple y of 1/256 with the least relative error at the worse end: y sqrt(x') - 1 at the upper, 1 - y sqrt(x) at the lower."""
+    """1/sqrt(a) to seven bits. The exponent's lowest bit and six of the fraction say an interval from x to x' = x + 1/64 of [1, 2), or twice that.
+    The answer is the multiple y of 1/256 with the least relative error at the worse end: y sqrt(x') - 1 at the upper, 1 - y sqrt(x) at the lower."""
     body = magnitude(a)
     inf, bias = infinity(), (1 << (W - 2 - mantissa())) - 1
     e = normal_exponent(body)
@@ -277,8 +276,8 @@ def u_vfrsqrt7(a: int) -> int:
 
 
 def u_vfrec7(a: int, rm: int) -> int:
-    """1/a to seven bits: of the interval that seven bits of the fraction say, from x to x + 1/128, the multiple of 1/256 nearest to 2 / (2 x + 1/128),
-    where the relative errors at both ends are equal. Where the reciprocal is too great, infinity or the greatest number, as `rm` rounds."""
+    """1/a to seven bits: of the interval that seven bits of the fraction say, from x to x + 1/128, the multiple of 1/256 nearest to
+    2 / (2 x + 1/128), where the relative errors at both ends are equal. Where the reciprocal is too great, infinity or the greatest number, as `rm` rounds."""
     body, sign = magnitude(a), a & sign_bit(W)
     inf, bias = infinity(), (1 << (W - 2 - mantissa())) - 1
     e = normal_exponent(body)

@@ -66,6 +66,7 @@ def s_mulhsu(a: int, b: int) -> int:
 
 
 def s_div(a: int, b: int) -> int:
+    """a / b towards zero; -1 for b = 0."""
     if b == 0:
         return -1
     if b == -1:
@@ -74,12 +75,14 @@ def s_div(a: int, b: int) -> int:
 
 
 def s_divu(a: int, b: int) -> int:
+    """a / b; all ones for b = 0."""
     if b == 0:
         return -1
     return udiv(a, b)
 
 
 def s_rem(a: int, b: int) -> int:
+    """What a / b leaves, of a's sign; a for b = 0."""
     if b == 0:
         return a
     if b == -1:
@@ -88,6 +91,7 @@ def s_rem(a: int, b: int) -> int:
 
 
 def s_remu(a: int, b: int) -> int:
+    """What a / b leaves; a for b = 0."""
     if b == 0:
         return a
     return urem(a, b)
@@ -134,6 +138,7 @@ def s_maxu(a: int, b: int) -> int:
 
 
 def s_rol(a: int, b: int) -> int:
+    """a rotated left."""
     n = b & 63
     if n == 0:
         return a
@@ -141,6 +146,7 @@ def s_rol(a: int, b: int) -> int:
 
 
 def s_ror(a: int, b: int) -> int:
+    """a rotated right."""
     n = b & 63
     if n == 0:
         return a
@@ -224,11 +230,13 @@ def s_slli_uw(a: int, b: int) -> int:
 
 
 def s_rolw(a: int, b: int) -> int:
+    """The low word rotated left."""
     x, n = trunc(a, 32), b & 31
     return sext((x << n) | (x >> (32 - n)), 32)
 
 
 def s_rorw(a: int, b: int) -> int:
+    """The low word rotated right."""
     x, n = trunc(a, 32), b & 31
     return sext((x >> n) | (x << (32 - n)), 32)
 
@@ -274,6 +282,7 @@ def s_rev8(a: int) -> int:
 
 
 def s_orc_b(a: int) -> int:
+    """Each byte all ones unless it is 0."""
     out = 0
     for i in range(8):
         out = out | sel(lshr(a, 8 * i) & 255, wrap(255 << (8 * i)), 0)

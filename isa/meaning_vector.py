@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import imax, imin, ld8, lshr, mulh, mulhsu, mulhu, sext, trunc, ult, umax, umin, wrap
 from rvgpu.isa.meaning_scalar import s_div, s_divu, s_rem, s_remu
+from rvgpu.isa.prims import imax, imin, ld8, lshr, mulh, mulhsu, mulhu, sext, trunc, ult, umax, umin, wrap
 
 SEW = 32  # bound
 
@@ -126,6 +126,7 @@ def mac_vqdot(a: int, b: int, c: int) -> int:
 
 
 def mac_vqdotu(a: int, b: int, c: int) -> int:
+    """Four products of bytes."""
     for j in range(4):
         c = wrap(c + trunc(lshr(a, 8 * j), 8) * trunc(lshr(b, 8 * j), 8))
     return c

@@ -27,7 +27,8 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "v1d": ("vd", "v1"), "x1d": ("vd", "x1"), "i1d": ("vd", "simm5"), "f1d": ("vd", "f1"), "xv": ("xd", "v2"), "xvm": ("xd", "v2", "vm"),
     "fv": ("fd", "v2"), "vload": ("vd", "x1", "vm"), "vwhole": ("vd", "x1"),
     "vloads": ("vd", "x1", "x2", "vm"), "vloadx": ("vd", "x1", "v2", "vm"), "vr": ("vd", "v2"),
-    "tload": ("x2", "x1"), "xx": ("xd", "x1"), "tmv_vt": ("vd", "x1"), "tmv_tv": ("x1", "v2"), "mtd": ("mtd",), "mma": ("mt", "v2", "v1"), "mma2": ("mt2", "v2", "v1"),
+    "tload": ("x2", "x1"), "xx": ("xd", "x1"), "tmv_vt": ("vd", "x1"), "tmv_tv": ("x1", "v2"), "mtd": ("mtd",), "mma": ("mt", "v2", "v1"),
+    "mma2": ("mt2", "v2", "v1"),
     "prefetch": ("imm_p", "x1"),
 }
 
@@ -305,7 +306,8 @@ def _vector_memory() -> None:
 def _segments() -> None:
     for nf, (f3, w), (op, s) in product(range(2, 9), ((0, 8), (5, 16), (6, 32), (7, 64)), ((0x07, "l"), (0x27, "s"))):
         match, way = op | f3 << 12 | (nf - 1) << 29, "load" if s == "l" else "store"
-        for name, more, mask, fmt, shape in ((f"v{s}seg{nf}e{w}.v", 0, 0xFDF0707F, "vload", ""), (f"vlseg{nf}e{w}ff.v", 16 << 20, 0xFDF0707F, "vload", "_ff"),
+        for name, more, mask, fmt, shape in ((f"v{s}seg{nf}e{w}.v", 0, 0xFDF0707F, "vload", ""), (f"vlseg{nf}e{w}ff.v", 16 << 20, 0xFDF0707F,
+                                                                                                  "vload", "_ff"),
                                              (f"v{s}sseg{nf}e{w}.v", 2 << 26, 0xFC00707F, "vloads", "_strided"),
                                              (f"v{s}uxseg{nf}ei{w}.v", 1 << 26, 0xFC00707F, "vloadx", "_indexed"),
                                              (f"v{s}oxseg{nf}ei{w}.v", 3 << 26, 0xFC00707F, "vloadx", "_indexed")):
@@ -329,7 +331,8 @@ def _config_and_matrix() -> None:
     row("sf.mm.f.f", 0xF2001077, 0xFE0071FF, "mma2", "mm_ff", cls="mm")
     for a, x in ((0, "u"), (1, "s")):
         for b, y in ((0, "u"), (1, "s")):
-            row(f"sf.mm.{'e4m3' if a else 'e5m2'}.{'e4m3' if b else 'e5m2'}", 0xFA001077 | a << 26 | b << 7, 0xFE0073FF, "mma", "mm_f8", cls="mm", A_E4M3=a, B_E4M3=b)
+            row(f"sf.mm.{'e4m3' if a else 'e5m2'}.{'e4m3' if b else 'e5m2'}", 0xFA001077 | a << 26 | b << 7, 0xFE0073FF, "mma", "mm_f8", cls="mm",
+                A_E4M3=a, B_E4M3=b)
             row(f"sf.mm.{x}.{y}", 0xF2000077 | a << 26 | b << 7, 0xFE0073FF, "mma", "mm_ii", cls="mm", AS=a, BS=b)
 
 

@@ -18,7 +18,17 @@ from typing import Any
 from rvgpu.cache import cache_folder, read_entry, source_hash, write_entry
 from rvgpu.isa.meaning import meaning, saturation
 from rvgpu.isa.rows import BY_NAME, Row
-from rvgpu.sim import handlers, handlers_fixed, handlers_matrix, handlers_memory, handlers_moves, handlers_tiles, handlers_vector, handlers_wide, issue
+from rvgpu.sim import (
+    handlers,
+    handlers_fixed,
+    handlers_matrix,
+    handlers_memory,
+    handlers_moves,
+    handlers_tiles,
+    handlers_vector,
+    handlers_wide,
+    issue,
+)
 from rvgpu.sim.translate import Unit, free_names
 
 SEWS = (8, 16, 32, 64)
@@ -65,7 +75,8 @@ def legal(row: Row, sew: int) -> bool:
 
 
 # (kind, SEW index) whose template is not the kind's own
-OTHER = {("mm_ff", 3): "mm_dd"} | {("vtzero", s): "vtzero_of" for s in range(4)} | {(k, s): k + "_of" for k in ("vtmv_vt", "vtmv_tv") for s in (0, 1, 3)}
+OTHER = {("mm_ff", 3): "mm_dd"} | {("vtzero", s): "vtzero_of" for s in range(4)} | {(k, s): k + "_of" for k in ("vtmv_vt", "vtmv_tv") for s in (0,
+                                                                                                                                                1, 3)}
 
 
 def template(row: Row, sew: int) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ may have any number, of 16 and 64 bits an even one, of 32 bits a multiple of fou
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import copy, f_add, f_cvt, f_mul, imax, imin, ld8, ld32, ld64, mm_pairs, sel, st32, st64, zero
+from rvgpu.isa.prims import f_add, f_cvt, f_mul, imax, imin, ld8, ld32, ld64, mm_pairs, sel, st32, st64, zero
 from rvgpu.sim.handlers import host, vreg
 from rvgpu.sim.handlers_matrix import settle, tile_of, vtzero
 from rvgpu.sim.handlers_vector import ldb, stb
@@ -108,8 +108,8 @@ def f8(x: int, e4m3: int) -> int:
 
 
 def mm_f8(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    """f32 += 8-bit float products, in pairs like 16-bit ones: acc = RN(acc + fma(a0, b0, RN(a1 b1))), then the same with k = 2 and 3; what tk leaves out
-    of a pair counts as +0."""
+    """f32 += 8-bit float products, in pairs like 16-bit ones: acc = RN(acc + fma(a0, b0, RN(a1 b1))), then the same with k = 2 and 3; what tk
+    leaves out of a pair counts as +0."""
     if w.twiden != 3 or SEW != 8:
         return F_VTYPE
     a, b, n, t, gap = vreg(w, g, r.rs2), vreg(w, g, r.rs1), w.vl, address(w.tmp), 2 * g.vlenb

@@ -10,26 +10,20 @@ from rvgpu.isa.meaning import NAN_OF_32, mask_bit
 from rvgpu.isa.prims import (
     copy,
     cpop,
-    f_cvt,
-    f_fma,
-    f_to_i,
-    i_to_f,
     imin,
     ld8,
     ld16,
     ld32,
     ld64,
     sel,
-    sext,
     st8,
     st16,
     st32,
     st64,
     trunc,
-    wrap,
 )
 from rvgpu.sim.handlers import set_x, vreg
-from rvgpu.sim.state import F_VTYPE, OK, Core, Gpu, Rec, Warp
+from rvgpu.sim.state import OK, Core, Gpu, Rec, Warp
 from rvgpu.sim.translate import address, lanes
 
 SEW, ORDERED = 32, 0  # bound

@@ -20,7 +20,6 @@ from rvgpu.isa.operands import (
     ONE,
     PART,
     ROWS_OF_MM,
-    SCALAR,
     SCALAR_WIDE,
     TILE_OF_MM,
     WIDE,

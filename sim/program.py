@@ -65,7 +65,8 @@ def latency(machine: Machine, timing: Timing) -> int:
 def _operands(d: Decoded) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """(sources as (register, kind of isa/operands.py)), (destination, kind)."""
     row = d.row
-    at = {"x1": d.rs1, "x2": d.rs2, "f1": 32 + d.rs1, "f2": 32 + d.rs2, "f3": 32 + d.rs3, "v1": V0 + d.rs1, "v2": V0 + d.rs2, "vd": V0 + d.rd, "vm": V0,
+    at = {"x1": d.rs1, "x2": d.rs2, "f1": 32 + d.rs1, "f2": 32 + d.rs2, "f3": 32 + d.rs3, "v1": V0 + d.rs1, "v2": V0 + d.rs2, "vd": V0 + d.rd,
+          "vm": V0,
           "v0": V0, "mt": TILE + (d.rd >> 3), "mt2": TILE + (d.rd >> 3), "mtd": TILE + (d.rd >> 3)}
     vectors = operands(row)
     kinds = dict(vectors.sources)

@@ -23,7 +23,8 @@ class Rec(ctypes.Structure):
 
     _fields_ = [("pc", U64), ("imm", I64), ("latency", U32),
                 *((name, U8) for name in ("size", "rd", "rs1", "rs2", "rs3", "vm", "valid", "vector", "unit", "cost", "cause", "chain", "nsrc")),
-                ("src", U8 * 5), ("srckind", U8 * 5), *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg", "fields", "overlap")),
+                ("src", U8 * 5), ("srckind", U8 * 5), *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg", "fields",
+                                                                                "overlap")),
                 ("handler", U64 * 4)]
 
 
@@ -36,8 +37,8 @@ class Plan(ctypes.Structure):
 
 
 class Warp(ctypes.Structure):
-    """A hart. `shape` packs vl, tm, tk, vtype, vill and whether vstart is 0; `board` has per register when its first and last element are there, the start of its
-    last reader, and the cause that waiting for it counts as. Each tile has room for the `operands` of four multiplies that wait."""
+    """A hart. `shape` packs vl, tm, tk, vtype, vill and whether vstart is 0; `board` has per register when its first and last element are there, the start
+    of its last reader, and the cause that waiting for it counts as. Each tile has room for the `operands` of four multiplies that wait."""
 
     _fields_ = [("state", I64), ("pc", I64), ("next", I64), ("now", I64), ("earliest", I64), ("why", I64), ("shape", I64),
                 ("vl", I64), ("vtype", I64), ("vill", I64), ("sew", I64), ("lmul8", I64), ("altfmt", I64), ("twiden", I64),

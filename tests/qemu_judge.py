@@ -224,7 +224,8 @@ def build(cases: list[Case], vlen: int, end: str) -> tuple[bytes, int, int]:
     for n, c in enumerate(cases):
         at = data + n * each
         lines += [f"li t6, {at}", "jal ra, load", f"li a6, {at + 2 * size + MEM // 2}", "li a7, -24", f"li s2, {8 << c.vtype.sew}",
-                  f"li t5, {c.vtype.avl}", f"vsetvli t4, t5, {c.vtype.text}", f"csrrwi zero, vcsr, {c.seed % 8}", *(f".word {w}" for w in c.words), f"li t6, {at + size}", "jal ra, save"]
+                  f"li t5, {c.vtype.avl}", f"vsetvli t4, t5, {c.vtype.text}", f"csrrwi zero, vcsr, {c.seed % 8}", *(f".word {w}" for w in c.words),
+                  f"li t6, {at + size}", "jal ra, save"]
     lines += [*end.format(data=data, bytes=each * len(cases)).splitlines(), *frame("load"), *frame("save")]
     text = assemble("\n".join(lines) + "\n")
     assert len(text) <= 0x400000
@@ -293,8 +294,8 @@ def under_qemu(text: bytes, data: int, content: bytes, vlen: int) -> bytes:
 
 
 def loop(instruction: str, values: np.ndarray, out: np.dtype, mode: int, end: str) -> tuple[bytes, int, bytes]:
-    """(text, address of the data, data) of a program that runs `instruction` (v16 from v8; LMUL 4 for the wider of the two) on all values, a multiple of
-    512 bytes of them, under rounding mode `mode`; the results follow the values."""
+    """(text, address of the data, data) of a program that runs `instruction` (v16 from v8; LMUL 4 for the wider of the two) on all values, a
+    multiple of 512 bytes of them, under rounding mode `mode`; the results follow the values."""
     data, size = BASE + 0x400000, values.nbytes
     narrow, wide = min(values.itemsize, out.itemsize), max(values.itemsize, out.itemsize)
     n = 512 // wide
@@ -362,8 +363,8 @@ def compare(cases: list[Case], vlen: int) -> list[str]:
         c = cases[n]
         first = int(np.flatnonzero(want[n] != got[n])[0]) - size
         register = f"v{(first - STATE) * 8 // vlen} byte {(first - STATE) % (vlen // 8)}"
-        where = (f"x{5 + first // 8}" if first < 128 else f"f{(first - 128) // 8}" if first < 384 else "vl, vtype, vcsr or vstart" if first < STATE else
-                 register if first < size else f"memory byte {first - size}")
+        where = (f"x{5 + first // 8}" if first < 128 else f"f{(first - 128) // 8}" if first < 384 else
+                 "vl, vtype, vcsr or vstart" if first < STATE else register if first < size else f"memory byte {first - size}")
         a, b = (bytes(x[n][first + size:first + size + 8]).hex() for x in (want, got))
         out.append(f"{title(c, vlen)}: {where}: QEMU {a}, ours {b}\n{listing(c)}")
     return out
@@ -375,7 +376,8 @@ def shrink(case: Case, vlen: int) -> Case:
     kept = wild in compare([case], vlen)[0]
     while n < len(case.words):
         less = Case(case.vtype, case.words[:n] + case.words[n + 1:], case.block, case.memory, case.seed)
-        stray = any(a & 0xFFF0707F == VSTART and (b & 0x5F != 0x07 or c != NEXT) for a, b, c in zip(less.words, [*less.words[1:], 0], [*less.words[2:], 0, 0], strict=False))
+        stray = any(a & 0xFFF0707F == VSTART and (b & 0x5F != 0x07 or c != NEXT) for a, b, c in zip(less.words, [*less.words[1:], 0],
+                                                                                                    [*less.words[2:], 0, 0], strict=False))
         found = compare([less], vlen) if less.words and not stray else []
         if found and (wild in found[0]) == kept:
             case = less

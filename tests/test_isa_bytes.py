@@ -39,7 +39,8 @@ PAIRS = 4  # of assignments for each row
 # field -> (bits, shift of the lowest bit, signed)
 WIDTH = {"imm_i": (12, 0, 1), "imm_s": (12, 0, 1), "imm_b": (12, 1, 1), "imm_j": (20, 1, 1), "imm_u": (20, 12, 1), "imm_p": (7, 5, 1),
          "simm5": (5, 0, 1), "uimm5": (5, 0, 0), "uimm": (5, 0, 0), "shamt5": (5, 0, 0), "shamt6": (6, 0, 0), "csr": (12, 0, 0),
-         "zimm11": (11, 0, 0), "zimm10": (10, 0, 0), "aqrl": (2, 0, 0), "pred": (4, 0, 0), "succ": (4, 0, 0), "mt": (2, 2, 0), "mt2": (3, 1, 0), "mtd": (4, 0, 0)}
+         "zimm11": (11, 0, 0), "zimm10": (10, 0, 0), "aqrl": (2, 0, 0), "pred": (4, 0, 0), "succ": (4, 0, 0), "mt": (2, 2, 0), "mt2": (3, 1, 0),
+         "mtd": (4, 0, 0)}
 VECTORS = ("vd", "v1", "v2")
 ROUNDINGS = (0, 7, 3, 4, 1, 2)
 
@@ -494,7 +495,8 @@ def vendor_ir(ir):
     for tile, e, lanes, widen in ((4, "bfloat", 32, 2), (8, "float", 16, 1)):
         ir.call("riscv.sf.mm.f.f", "void", f"=i64 {tile}", vec(e, lanes), vec(e, lanes), "i64", "i64", "i64", f"=i64 {widen}")
     for a, b in product("su", "su"):
-        ir.call(f"riscv.sf.mm.{'e4m3' if a == 's' else 'e5m2'}.{'e4m3' if b == 's' else 'e5m2'}", "void", "=i64 8", vec("i8", 64), vec("i8", 64), "i64", "i64", "i64",
+        ir.call(f"riscv.sf.mm.{'e4m3' if a == 's' else 'e5m2'}.{'e4m3' if b == 's' else 'e5m2'}", "void", "=i64 8", vec("i8", 64), vec("i8", 64),
+                "i64", "i64", "i64",
                 "=i64 4")
         ir.call(f"riscv.sf.mm.{a}.{b}", "void", "=i64 12", vec("i8", 64), vec("i8", 64), "i64", "i64", "i64", "=i64 4")
     ir.call("riscv.sf.vtzero.t", "void", "=i64 4", "i64", "i64", "=i64 5", "=i64 1")

@@ -87,7 +87,8 @@ def patterns(kind: str) -> np.ndarray:
     if width < 32:
         return np.tile(np.arange(1 << width, dtype=f"u{width // 8}"), 2 if width == 8 else 1)
     near = [(1 << n) + d for n in range(width) for d in (-2, -1, 0, 1, 2)] + [(3 << n) + d for n in range(width - 2) for d in (-1, 0, 1)]
-    random = [int(x) >> int(s) for x, s in zip(np.random.default_rng(3).integers(0, 1 << 63, 4000), np.random.default_rng(4).integers(0, 63, 4000), strict=True)]
+    random = [int(x) >> int(s) for x, s in zip(np.random.default_rng(3).integers(0, 1 << 63, 4000), np.random.default_rng(4).integers(0, 63, 4000),
+                                               strict=True)]
     values = [v * sign & (1 << width) - 1 for v in near + random for sign in (1, -1)]
     return np.array(values[:len(values) // 256 * 256], f"u{width // 8}")
 

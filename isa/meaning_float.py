@@ -277,7 +277,8 @@ def u_vfrsqrt7(a: int) -> int:
 
 def u_vfrec7(a: int, rm: int) -> int:
     """1/a to seven bits: of the interval that seven bits of the fraction say, from x to x + 1/128, the multiple of 1/256 nearest to
-    2 / (2 x + 1/128), where the relative errors at both ends are equal. Where the reciprocal is too great, infinity or the greatest number, as `rm` rounds."""
+    2 / (2 x + 1/128), where the relative errors at both ends are equal. A reciprocal that is too great is infinity or the greatest number, as `rm`
+    rounds."""
     body, sign = magnitude(a), a & sign_bit(W)
     inf, bias = infinity(), (1 << (W - 2 - mantissa())) - 1
     e = normal_exponent(body)

@@ -171,6 +171,9 @@ def segment(c: Core, w: Warp, r: Rec, g: Gpu, i: int, addr: int, bits: int, writ
     size = bits >> 3
     p = host(c, w, g, addr, r.fields * size, write)
     if p == 0:
+        for f in range(r.fields):  # the field that faults
+            if host(c, w, g, wrap(addr + f * size), size, write) == 0:
+                break
         return F_MEMORY
     d, group = vreg(w, g, r.rd), imax(1, (w.lmul8 * bits) >> (w.sew + 6)) * g.vlenb
     for f in range(r.fields):

@@ -37,8 +37,8 @@ class Plan(ctypes.Structure):
 
 
 class Warp(ctypes.Structure):
-    """A hart. `shape` packs vl, tm, tk, vtype, vill and whether vstart is 0; `board` has per register when its first and last element are there, the start
-    of its last reader, and the cause that waiting for it counts as. Each tile has room for the `operands` of four multiplies that wait."""
+    """A hart. `shape` packs vl, tm, tk, vtype, vill and whether vstart is 0; `board` has per register when its first and last element are there,
+    the start of its last reader, and the cause that waiting for it counts as. Each tile has room for the `operands` of four multiplies that wait."""
 
     _fields_ = [("state", I64), ("pc", I64), ("next", I64), ("now", I64), ("earliest", I64), ("why", I64), ("shape", I64),
                 ("vl", I64), ("vtype", I64), ("vill", I64), ("sew", I64), ("lmul8", I64), ("altfmt", I64), ("twiden", I64),

@@ -75,7 +75,8 @@ def test_a_load_goes_on_where_it_stopped():
     assert vector(d, 8, 8) == [F, F, F, 8, 9, 10, 11, 12] and d.warps[0].x[8] == 0
 
 
-@pytest.mark.parametrize("load,vl", [("vle32ff.v v8, (t0)", 3), ("vlseg2e32ff.v v8, (t0)", 1), ("vle32ff.v v8, (t2)", 8), ("vle32ff.v v8, (t0), v0.t", 4)])
+@pytest.mark.parametrize("load,vl", [("vle32ff.v v8, (t0)", 3), ("vlseg2e32ff.v v8, (t0)", 1), ("vle32ff.v v8, (t2)", 8),
+                                     ("vle32ff.v v8, (t0), v0.t", 4)])
 def test_fault_only_first(load, vl):
     """vl ends before an active element that faults; the mask leaves out element 3."""
     d = run(HEAD + f"li t4, 0xf7\nvmv.s.x v0, t4\n{load}\ncsrrs s0, vl, zero")

@@ -22,7 +22,8 @@ F8 = {"e5m2": ml_dtypes.float8_e5m2, "e4m3": ml_dtypes.float8_e4m3fn}
 def run(text: str, data: bytes) -> tuple[Device, bytes]:
     """`data` is at args[0]; returns them after the run."""
     code = assemble("ld s0, 0(a0)\n" + text + "\njalr zero, ra, 0\n")
-    d = Device(load_machine("base", {"vector.vlen": VLEN, "vector.dlen": VLEN, "matrix.te": TE, "core.warps": 1, "gpu.cores": 1}), memory_bytes=1 << 20)
+    d = Device(load_machine("base", {"vector.vlen": VLEN, "vector.dlen": VLEN, "matrix.te": TE, "core.warps": 1, "gpu.cores": 1}),
+               memory_bytes=1 << 20)
     program = d.load(write_executable(Image(BASE, bytearray(code), (BASE, len(code)), {"k": BASE})))
     buffer = d.alloc(len(data), "data")
     d.write(buffer, data)
@@ -85,7 +86,8 @@ def test_products_of_64_bits():
     pick = np.random.default_rng(5)
     side, numbers = TE // 2, (2, 6, 14)
     a, b = pick.standard_normal((3, side)), pick.standard_normal((3, side))
-    text = f"sf.vsettnt t0, zero, e64, w1\nli t1, {side}\nsf.vsettm t0, t1\nli t1, 1\nsf.vsettk t0, t1\n" + "".join(f"sf.vtzero.t mt{n}\n" for n in numbers)
+    text = f"sf.vsettnt t0, zero, e64, w1\nli t1, {side}\nsf.vsettm t0, t1\nli t1, 1\nsf.vsettk t0, t1\n"
+    text += "".join(f"sf.vtzero.t mt{n}\n" for n in numbers)
     for k in range(3):
         text += f"addi t2, s0, {64 * k}\nvle64.v v0, (t2)\naddi t2, s0, {192 + 64 * k}\nvle64.v v8, (t2)\n"
         text += "".join(f"sf.mm.f.f mt{n}, v0, v8\n" for n in numbers[:k + 1])
@@ -124,7 +126,8 @@ def test_tiles_of_other_widths(bits, number):
     assert not tiles[:start].any() and not tiles[start + matrix.nbytes:].any()
 
 
-@pytest.mark.parametrize("text", ["vsetvli t0, zero, e16, m1, ta, ma\nli t3, 0x8000000\nsf.vtmv.v.t v8, t3", "li t3, 0x18000000\nvsetvli t0, zero, e64, m1, ta, ma\n"
+@pytest.mark.parametrize("text", ["vsetvli t0, zero, e16, m1, ta, ma\nli t3, 0x8000000\nsf.vtmv.v.t v8, t3",
+                                  "li t3, 0x18000000\nvsetvli t0, zero, e64, m1, ta, ma\n"
                                   "sf.vtmv.t.v t3, v8", "vsetvli t0, zero, e8, m1, ta, ma\nli t3, 16\nsf.vlte8 t3, (s0)",
                                   "vsetvli t0, zero, e64, m1, ta, ma\nli t3, 8\nsf.vste64 t3, (s0)", "sf.vsettnt t0, zero, e64, w1\nsf.vtzero.t mt3"])
 def test_tiles_that_are_not(text):

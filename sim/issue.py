@@ -55,14 +55,15 @@ def call_handler(h: int, c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 @apart
 def prepare(w: Warp, r: Rec, p: Plan, g: Gpu) -> int:
     """The plan of an instruction under the warp's configuration; without a handler where the encoding is reserved (operands.place). Only vector loads
-    and stores can start at an element other than 0: no other instruction ever stops in the middle."""
+    and stores can start at an element other than 0: no other instruction ever stops in the middle. vl, tm and tk decide the cycles only."""
+    known = (p.shape ^ w.shape) >> 40 == 0
+    legal = r.valid != 0 and (r.needs_vtype == 0 or w.vill == 0)
     p.shape = w.shape
+    p.cycles = unit_cost(w, r, g) if r.unit != U_NONE and legal else 1
+    if known:
+        return 0
     p.entry = 0
     p.fault = F_VTYPE if r.valid != 0 else F_ILLEGAL
-    legal = r.valid != 0 and (r.needs_vtype == 0 or w.vill == 0)
-    p.cycles = 1
-    if r.unit != U_NONE and legal:
-        p.cycles = unit_cost(w, r, g)
     fault = place(w, r, p)
     if legal and fault != OK:
         p.fault = fault

@@ -14,7 +14,8 @@ sys.path.insert(0, str(DOCS.parent))
 
 from benchmarks.micro import MICROS  # noqa: E402
 
-from rvgpu.isa.describe import pattern  # noqa: E402
+from rvgpu.isa.describe import groups_of, pattern  # noqa: E402
+from rvgpu.isa.gloss import gloss  # noqa: E402
 from rvgpu.isa.machine import load_machine, machine_names  # noqa: E402
 from rvgpu.isa.rows import FORMATS, ROWS  # noqa: E402
 from rvgpu.sim import control, issue, memory  # noqa: E402
@@ -74,13 +75,13 @@ unless the rule is about more.
 
 
 def isa() -> str:
-    rows = [[f"`{r.name}`", ", ".join(FORMATS[r.fmt]), r.cls, f"`{pattern(r)}`"] for r in ROWS]
+    rows = [[f"`{r.name}`", ", ".join(FORMATS[r.fmt]), r.cls, f"`{pattern(r)}`", f"`{gloss(r)}`".replace("|", "\\|"), groups_of(r)] for r in ROWS]
     return f"""{NOTE}
 # Instructions
 
 {len(ROWS)} rows of `isa/rows.py`. `rvgpu isa NAME` prints one with its meaning. `-` is an operand bit; operand fields stand in assembly order.
 
-{table(["instruction", "operands", "class", "bits"], rows)}
+{table(["instruction", "operands", "class", "bits", "what it does", "vector operands"], rows)}
 """
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from rvgpu.errors import Loc, RvgpuError, did_you_mean
-from rvgpu.isa.codec import BASED, FLAGS, IMM, MEMORY, ORDERING, REG, ROUNDING, F, X, unwritten_rounding
+from rvgpu.isa.codec import BASED, CSRS, FLAGS, IMM, MEMORY, ORDERING, REG, ROUNDING, F, X, unwritten_rounding
 from rvgpu.isa.rows import BY_NAME, FORMATS
 
 XREG = {n: i for i, n in enumerate(X)} | {f"x{i}": i for i in range(32)} | {"fp": 8}
@@ -132,8 +132,8 @@ def _field(line: _Line, f: str, text: str, pc: int, labels: dict[str, int]) -> i
         if text not in table:
             raise line.fail(f"a register of {f[0]} needed, found {text!r}")
         return table[text] << REG[f]
-    if f in ("mt", "mtd"):
-        tiles = range(0, 16, 4 if f == "mt" else 1)
+    if f in ("mt", "mt2", "mtd"):
+        tiles = range(0, 16, {"mt": 4, "mt2": 2, "mtd": 1}[f])
         if not re.fullmatch(r"mt(\d|1\d)", text, re.ASCII) or int(text[2:]) not in tiles:
             raise line.fail(f"a tile such as mt4 needed, found {text!r}")
         return int(text[2:]) << 8
@@ -145,6 +145,8 @@ def _field(line: _Line, f: str, text: str, pc: int, labels: dict[str, int]) -> i
         if not re.fullmatch("0|(?=.)i?o?r?w?", text):
             raise line.fail(f"0 or some of iorw needed, found {text!r}")
         return sum(1 << FLAGS[f] + n for n, c in enumerate("wroi") if c in text)
+    if f == "csr" and text in CSRS:
+        return IMM[f][1](CSRS[text])
     value = labels[text] if f in ("imm_b", "imm_j") and text in labels else _number(line, text)
     if f in ("imm_b", "imm_j"):
         value -= pc

@@ -71,6 +71,9 @@ IMM: dict[str, tuple[Callable[[int], int], Callable[[int], int]]] = {
 REG = {"xd": 7, "fd": 7, "vd": 7, "x1": 15, "f1": 15, "v1": 15, "x2": 20, "f2": 20, "v2": 20, "f3": 27, "uimm": 15}
 FLAGS = {"vm": 25, "rm": 12, "aqrl": 25, "pred": 24, "succ": 20}  # fields with a spelling of their own
 ROUNDING = ("rne", "rtz", "rdn", "rup", "rmm", "", "", "dyn")
+CSRS = {"fflags": 0x001, "frm": 0x002, "fcsr": 0x003, "vstart": 0x008, "vxsat": 0x009, "vxrm": 0x00A, "vcsr": 0x00F, "cycle": 0xC00, "time": 0xC01,
+        "instret": 0xC02, "vl": 0xC20, "vtype": 0xC21, "vlenb": 0xC22, "mhartid": 0xF14}  # what assembly text calls them; others are numbers
+CSR_NAMES = {n: name for name, n in CSRS.items()}
 ORDERING = ("", ".rl", ".aq", ".aqrl")
 MEMORY = ("load", "store", "fload", "fstore", "prefetch")  # the last two operands are written imm(x1)
 BASED = ("vload", "vwhole", "vloads", "vloadx", "amo", "tload")  # x1 is written (x1)
@@ -116,6 +119,8 @@ def encode(name: str, **fields: int) -> int:
             word |= v << 8
         elif f == "mt":
             word |= (v >> 2) << 10
+        elif f == "mt2":
+            word |= (v >> 1) << 9
         else:
             word |= IMM[f][1](v) if f in IMM else v << REG[f]
     assert not fields, f"{name} has no {list(fields)}"
@@ -220,12 +225,16 @@ def disasm(d: Decoded, pc: int = 0) -> str:
             out.append(f"mt{_b(d.word, 11, 8)}")
         elif f == "mt":
             out.append(f"mt{_b(d.word, 11, 10) << 2}")
+        elif f == "mt2":
+            out.append(f"mt{_b(d.word, 11, 9) << 1}")
         elif f in ("zimm11", "zimm10"):
             out.append(_vtype_text(d.imm))
         elif f in ("imm_b", "imm_j"):
             out.append(hex(pc + d.imm))
         elif f == "imm_u":
             out.append(str(d.word >> 12))
+        elif f == "csr":
+            out.append(CSR_NAMES.get(d.imm, str(d.imm)))
         elif f in IMM:
             out.append(str(IMM[f][0](d.word)))
         elif f == "uimm":

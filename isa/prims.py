@@ -665,7 +665,7 @@ def mm_one(acc: int, a: int, b: int) -> int:
     return f_add(acc, f_mul(a, b, 32), 32)
 
 
-def _place(let: Let, emit: Any, dec: Any, p: str, x: str) -> str:
+def _way_of(let: Let, emit: Any, dec: Any, p: str, x: str) -> str:
     t = "<16 x i32>"
     dec("declare i32 @llvm.cttz.i32(i32, i1)")
     low = let(f"insertelement {t} poison, i32 {let(f'trunc i64 {x} to i32')}, i64 0")
@@ -676,8 +676,8 @@ def _place(let: Let, emit: Any, dec: Any, p: str, x: str) -> str:
     return let(f"zext i32 {let(f'call i32 @llvm.cttz.i32(i32 {bits}, i1 true)')} to i64")
 
 
-@prim(_place)
-def place(p: int, x: int) -> int:
+@prim(_way_of)
+def way_of(p: int, x: int) -> int:
     """Where x stands among the 16 32-bit numbers at p; 16 when it does not."""
     return next((i for i in range(16) if ld32(p + 4 * i) == x & 0xFFFFFFFF), 16)
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import product
 
 # operand fields of each format, in assembly order: every bit that a row's mask leaves free is a bit of one of them
 # (but fm, rd and rs1 of `fence`: whatever they hold, the specification wants a plain fence)
@@ -21,11 +22,13 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "vv": ("vd", "v2", "v1", "vm"), "vx": ("vd", "v2", "x1", "vm"), "vi": ("vd", "v2", "simm5", "vm"), "vu": ("vd", "v2", "uimm5", "vm"),
     "vf": ("vd", "v2", "f1", "vm"), "mm": ("vd", "v2", "v1"), "v2": ("vd", "v2", "vm"), "vd": ("vd", "vm"),
     "vvm": ("vd", "v2", "v1", "v0"), "vxm": ("vd", "v2", "x1", "v0"), "vim": ("vd", "v2", "simm5", "v0"), "vfm": ("vd", "v2", "f1", "v0"),
+    "mx": ("vd", "v2", "x1"), "mi": ("vd", "v2", "simm5"),
     "vmac_v": ("vd", "v1", "v2", "vm"), "vmac_x": ("vd", "x1", "v2", "vm"), "vmac_f": ("vd", "f1", "v2", "vm"),
     "v1d": ("vd", "v1"), "x1d": ("vd", "x1"), "i1d": ("vd", "simm5"), "f1d": ("vd", "f1"), "xv": ("xd", "v2"), "xvm": ("xd", "v2", "vm"),
     "fv": ("fd", "v2"), "vload": ("vd", "x1", "vm"), "vwhole": ("vd", "x1"),
     "vloads": ("vd", "x1", "x2", "vm"), "vloadx": ("vd", "x1", "v2", "vm"), "vr": ("vd", "v2"),
     "tload": ("x2", "x1"), "xx": ("xd", "x1"), "tmv_vt": ("vd", "x1"), "tmv_tv": ("x1", "v2"), "mtd": ("mtd",), "mma": ("mt", "v2", "v1"),
+    "mma2": ("mt2", "v2", "v1"),
     "prefetch": ("imm_p", "x1"),
 }
 
@@ -165,17 +168,29 @@ def _vector_int() -> None:
     for name, f6 in (("vmacc", 0x2D), ("vnmsac", 0x2F), ("vmadd", 0x29), ("vnmsub", 0x2B)):
         _v(f"{name}.vv", f6, MVV, "vmac_v", "vmac_vv", name, "vmul")
         _v(f"{name}.vx", f6, MVX, "vmac_x", "vmac_vx", name, "vmul")
-    for name, f6 in (("vnsrl", 0x2C), ("vnsra", 0x2D)):
+    for name, f6, kind in (("vnsrl", 0x2C, "vnarrow"), ("vnsra", 0x2D, "vnarrow"), ("vnclipu", 0x2E, "vclip"), ("vnclip", 0x2F, "vclip")):
         for c, cat, fmt in (("v", VV, "vv"), ("x", VX, "vx"), ("i", VI, "vu")):
-            _v(f"{name}.w{c}", f6, cat, fmt, f"vnarrow_w{c}", name)
+            _v(f"{name}.w{c}", f6, cat, fmt, f"{kind}_w{c}", name)
     for name, f6 in (("vwaddu", 0x30), ("vwadd", 0x31), ("vwsubu", 0x32), ("vwsub", 0x33), ("vwmulu", 0x38), ("vwmulsu", 0x3A), ("vwmul", 0x3B)):
         for c, cat in (("v", MVV), ("x", MVX)):
-            _v(f"{name}.v{c}", f6, cat, f"v{c}", f"vwiden_v{c}", name, "vmul" if "mul" in name else "vint",
-               SIGNED=int(name == "vwmulsu" or not name.endswith("u")), BSIGNED=int(not name.endswith("u")))
+            op, cls = f"v{name[2:5]}", "vmul" if "mul" in name else "vint"
+            signs = {"SIGNED": int(name == "vwmulsu" or not name.endswith("u")), "BSIGNED": int(not name.endswith("u"))}
+            _v(f"{name}.v{c}", f6, cat, f"v{c}", f"vwiden_v{c}", op, cls, **signs)
+            if "mul" not in name:
+                _v(f"{name}.w{c}", f6 + 4, cat, f"v{c}", f"vwide2_w{c}", op, cls, **signs)
+    for name, f6, cats, signed, other in (("vwmaccu", 0x3C, "vx", 0, 0), ("vwmacc", 0x3D, "vx", 1, 1), ("vwmaccus", 0x3E, "x", 1, 0),
+                                          ("vwmaccsu", 0x3F, "vx", 0, 1)):
+        for c in cats:
+            _v(f"{name}.v{c}", f6, MVV if c == "v" else MVX, f"vmac_{c}", f"vwmac_v{c}", "vmacc", "vmul", SIGNED=signed, BSIGNED=other)
+    for name, f6, cats in (("vqdotu", 0x28, "vx"), ("vqdotsu", 0x2A, "vx"), ("vqdot", 0x2C, "vx"), ("vqdotus", 0x2E, "x")):
+        for c in cats:
+            _v(f"{name}.v{c}", f6, MVV if c == "v" else MVX, f"v{c}", f"vmac_v{c}", name, "vmul")
     for n, (name, div) in enumerate((("vzext.vf8", 8), ("vsext.vf8", 8), ("vzext.vf4", 4), ("vsext.vf4", 4), ("vzext.vf2", 2), ("vsext.vf2", 2))):
         row(name, 0x57 | MVV << 12 | 0x12 << 26 | (n + 2) << 15, V | 0x1F << 15, "v2", "vext", DIV=div, SIGNED=n & 1)
     for n, name in enumerate(("vredsum", "vredand", "vredor", "vredxor", "vredminu", "vredmin", "vredmaxu", "vredmax")):
         _v(f"{name}.vs", n, MVV, "vv", "vred", name, "vred")
+    for n, name in enumerate(("vwredsumu", "vwredsum")):
+        _v(f"{name}.vs", 0x30 + n, VV, "vv", "vwred", "vredsum", "vred", SIGNED=n)
     for n, name in enumerate(("vmandn", "vmand", "vmor", "vmxor", "vmorn", "vmnand", "vmnor", "vmxnor")):
         row(f"{name}.mm", 0x57 | MVV << 12 | (0x18 + n) << 26 | 1 << 25, V | 1 << 25, "mm", "vmask", name, "vmask")
     row("vmv.x.s", 0x57 | MVV << 12 | 0x10 << 26 | 1 << 25, V | 0x3F << 15 & ~(0x1F << 20) | 1 << 25 | 0x1F << 15, "xv", "vmv_xs", cls="vmove_x")
@@ -189,12 +204,32 @@ def _vector_int() -> None:
             _v(f"{name}.v{c}", f6, cat, fmt, f"vslide_v{c}", cls="vslide", UP=up)
     for name, f6, up in (("vslide1up", 0x0E, 1), ("vslide1down", 0x0F, 0)):
         _v(f"{name}.vx", f6, MVX, "vx", "vslide1_vx", cls="vslide", UP=up)
+    for n, name in ((1, "vmsbf.m"), (2, "vmsof.m"), (3, "vmsif.m")):
+        row(name, 0x57 | MVV << 12 | 0x14 << 26 | n << 15, V | 0x1F << 15, "v2", "vmset", cls="vred", BEFORE=int(n != 2), AT=int(n != 1))
     _v("vrgather.vv", 0x0C, VV, "vv", "vrgather_vv", cls="vgather")
     _v("vrgather.vx", 0x0C, VX, "vx", "vrgather_vx", cls="vgather")
     _v("vrgather.vi", 0x0C, VI, "vu", "vrgather_vi", cls="vgather")
+    _v("vrgatherei16.vv", 0x0E, VV, "vv", "vrgatherei16_vv", cls="vgather")
     row("vcompress.vm", 0x57 | MVV << 12 | 0x17 << 26 | 1 << 25, V | 1 << 25, "mm", "vcompress", cls="vgather")
     for n in (1, 2, 4, 8):
         row(f"vmv{n}r.v", 0x57 | VI << 12 | 0x27 << 26 | 1 << 25 | (n - 1) << 15, V | 1 << 25 | 0x1F << 15, "vr", "vmvr", N=n)
+
+
+def _vector_fixed() -> None:
+    for name, f6, cats, uns in (("vsaddu", 0x20, "vxi", 0), ("vsadd", 0x21, "vxi", 0), ("vssubu", 0x22, "vx", 0), ("vssub", 0x23, "vx", 0),
+                                ("vsmul", 0x27, "vx", 0), ("vssrl", 0x2A, "vxi", 1), ("vssra", 0x2B, "vxi", 1)):
+        for c in cats:
+            _v(f"{name}.v{c}", f6, {"v": VV, "x": VX, "i": VI}[c], "vu" if c == "i" and uns else f"v{c}", f"vfix_v{c}", name,
+               "vmul" if name == "vsmul" else "vint")
+    for n, name in enumerate(("vaaddu", "vaadd", "vasubu", "vasub")):
+        for c, cat in (("v", MVV), ("x", MVX)):
+            _v(f"{name}.v{c}", 8 + n, cat, f"v{c}", f"vfix_v{c}", name)
+    for name, f6, cats in (("vadc", 0x10, "vxi"), ("vmadc", 0x11, "vxi"), ("vsbc", 0x12, "vx"), ("vmsbc", 0x13, "vx")):
+        for c in cats:
+            match = 0x57 | {"v": VV, "x": VX, "i": VI}[c] << 12 | f6 << 26
+            row(f"{name}.v{c}m", match, V | 1 << 25, f"v{c}m", f"{'vmadc' if 'm' in name else 'vadc'}_v{c}", name)
+            if "m" in name:
+                row(f"{name}.v{c}", match | 1 << 25, V | 1 << 25, "mm" if c == "v" else f"m{c}", f"vmadc_v{c}", name)
 
 
 def _vector_float() -> None:
@@ -215,14 +250,33 @@ def _vector_float() -> None:
     row("vfmv.v.f", 0x57 | FVF << 12 | 0x17 << 26 | 1 << 25, V | 1 << 25 | 0x1F << 20, "f1d", "vmv_vf", FP=1)
     row("vfmv.f.s", 0x57 | FVV << 12 | 0x10 << 26 | 1 << 25, V | 1 << 25 | 0x1F << 15, "fv", "vfmv_fs", cls="vmove_x", FP=1)
     row("vfmv.s.f", 0x57 | FVF << 12 | 0x10 << 26 | 1 << 25, V | 1 << 25 | 0x1F << 20, "f1d", "vfmv_sf", FP=1)
-    row("vfsqrt.v", 0x57 | FVV << 12 | 0x13 << 26, V | 0x1F << 15, "v2", "vunary", "vfsqrt", "vfdiv", FP=1)
+    for n, name, kind, cls in ((0, "vfsqrt", "vunary", "vfdiv"), (4, "vfrsqrt7", "vunary", "vfp"), (5, "vfrec7", "vunary_rm", "vfp"),
+                               (16, "vfclass", "vunary", "vfp")):
+        row(f"{name}.v", 0x57 | FVV << 12 | 0x13 << 26 | n << 15, V | 0x1F << 15, "v2", kind, name, cls, FP=1)
+    for name, f6 in (("vfwadd", 0x30), ("vfwsub", 0x32), ("vfwmul", 0x38)):
+        for c, cat in (("v", FVV), ("f", FVF)):
+            _v(f"{name}.v{c}", f6, cat, f"v{c}", f"vfwiden_v{c}", f"vf{name[3:]}", "vfp", FP=1)
+            if name != "vfwmul":
+                _v(f"{name}.w{c}", f6 + 4, cat, f"v{c}", f"vfwide2_w{c}", f"vf{name[3:]}", "vfp", FP=1)
+    for name, f6 in (("vfwmacc", 0x3C), ("vfwnmacc", 0x3D), ("vfwmsac", 0x3E), ("vfwnmsac", 0x3F)):
+        for c, cat in (("v", FVV), ("f", FVF)):
+            _v(f"{name}.v{c}", f6, cat, f"vmac_{c}", f"vfwmac_v{c}", f"vf{name[3:]}", "vfp", FP=1)
+    for name, f6 in (("vfwredusum", 0x31), ("vfwredosum", 0x33)):
+        _v(f"{name}.vs", f6, FVV, "vv", "vfwred", name.replace("w", ""), "vfred", FP=1, ORDERED=int(name == "vfwredosum"))
     for name, n, kind, args in (
             ("vfcvt.xu.f.v", 0, "vcvt_fi", {"SIGNED": 0, "RM": 0}), ("vfcvt.x.f.v", 1, "vcvt_fi", {"SIGNED": 1, "RM": 0}),
             ("vfcvt.f.xu.v", 2, "vcvt_if", {"SIGNED": 0}), ("vfcvt.f.x.v", 3, "vcvt_if", {"SIGNED": 1}),
             ("vfcvt.rtz.xu.f.v", 6, "vcvt_fi", {"SIGNED": 0, "RM": 1}), ("vfcvt.rtz.x.f.v", 7, "vcvt_fi", {"SIGNED": 1, "RM": 1}),
             ("vfwcvt.f.f.v", 12, "vwcvt_ff", {"BF": 0}), ("vfwcvtbf16.f.f.v", 13, "vwcvt_ff", {"BF": 1}),
-            ("vfncvt.f.f.w", 20, "vncvt_ff", {"BF": 0}), ("vfncvtbf16.f.f.w", 29, "vncvt_ff", {"BF": 1})):
-        row(name, 0x57 | FVV << 12 | 0x12 << 26 | n << 15, V | 0x1F << 15, "v2", kind, "", "vcvt", FP=1, **args)
+            ("vfncvt.f.f.w", 20, "vncvt_ff", {"BF": 0}), ("vfncvtbf16.f.f.w", 29, "vncvt_ff", {"BF": 1}),
+            ("vfwcvt.xu.f.v", 8, "vwcvt_fi", {"SIGNED": 0, "RM": 0}), ("vfwcvt.x.f.v", 9, "vwcvt_fi", {"SIGNED": 1, "RM": 0}),
+            ("vfwcvt.f.xu.v", 10, "vwcvt_if", {"SIGNED": 0}), ("vfwcvt.f.x.v", 11, "vwcvt_if", {"SIGNED": 1}),
+            ("vfwcvt.rtz.xu.f.v", 14, "vwcvt_fi", {"SIGNED": 0, "RM": 1}), ("vfwcvt.rtz.x.f.v", 15, "vwcvt_fi", {"SIGNED": 1, "RM": 1}),
+            ("vfncvt.xu.f.w", 16, "vncvt_fi", {"SIGNED": 0, "RM": 0}), ("vfncvt.x.f.w", 17, "vncvt_fi", {"SIGNED": 1, "RM": 0}),
+            ("vfncvt.f.xu.w", 18, "vncvt_if", {"SIGNED": 0}), ("vfncvt.f.x.w", 19, "vncvt_if", {"SIGNED": 1}),
+            ("vfncvt.rod.f.f.w", 21, "vncvt_odd", {}), ("vfncvt.rtz.xu.f.w", 22, "vncvt_fi", {"SIGNED": 0, "RM": 1}),
+            ("vfncvt.rtz.x.f.w", 23, "vncvt_fi", {"SIGNED": 1, "RM": 1})):
+        row(name, 0x57 | FVV << 12 | 0x12 << 26 | n << 15, V | 0x1F << 15, "v2", kind, "vfncvt_odd" if n == 21 else "", "vcvt", FP=1, **args)
     for name, f6 in (("vfredusum", 1), ("vfredosum", 3), ("vfredmin", 5), ("vfredmax", 7)):
         _v(f"{name}.vs", f6, FVV, "vv", "vred", name, "vfred", FP=1, ORDERED=int(name == "vfredosum"))
     row("vfslide1down.vf", 0x57 | FVF << 12 | 0x0F << 26, V, "vf", "vslide1_vf", cls="vslide", UP=0, FP=1)
@@ -240,12 +294,25 @@ def _vector_memory() -> None:
             row(f"v{s}se{w}.v", op | f3 << 12 | 2 << 26, 0xFC00707F, "vloads", f"{kind}_strided", cls=cls, EEW=w)
             row(f"v{s}uxei{w}.v", op | f3 << 12 | 1 << 26, 0xFC00707F, "vloadx", f"{kind}_indexed", cls=cls, EEW=w)
             row(f"v{s}oxei{w}.v", op | f3 << 12 | 3 << 26, 0xFC00707F, "vloadx", f"{kind}_indexed", cls=cls, EEW=w)
+        row(f"vle{w}ff.v", 0x07 | f3 << 12 | 16 << 20, 0xFDF0707F, "vload", "vload_ff", cls="vload", EEW=w)
         for n in (1, 2, 4, 8):
             row(f"vl{n}re{w}.v", 0x07 | f3 << 12 | 1 << 25 | 8 << 20 | (n - 1) << 29, 0xFFF0707F, "vwhole", "vload_whole", cls="vload", N=n, EEW=w)
     for n in (1, 2, 4, 8):
         row(f"vs{n}r.v", 0x27 | 1 << 25 | 8 << 20 | (n - 1) << 29, 0xFFF0707F, "vwhole", "vstore_whole", cls="vstore", N=n, EEW=8)
     row("vlm.v", 0x07 | 1 << 25 | 11 << 20, 0xFFF0707F, "vwhole", "vload_mask", cls="vload", EEW=8)
     row("vsm.v", 0x27 | 1 << 25 | 11 << 20, 0xFFF0707F, "vwhole", "vstore_mask", cls="vstore", EEW=8)
+
+
+def _segments() -> None:
+    for nf, (f3, w), (op, s) in product(range(2, 9), ((0, 8), (5, 16), (6, 32), (7, 64)), ((0x07, "l"), (0x27, "s"))):
+        match, way = op | f3 << 12 | (nf - 1) << 29, "load" if s == "l" else "store"
+        for name, more, mask, fmt, shape in ((f"v{s}seg{nf}e{w}.v", 0, 0xFDF0707F, "vload", ""), (f"vlseg{nf}e{w}ff.v", 16 << 20, 0xFDF0707F,
+                                                                                                  "vload", "_ff"),
+                                             (f"v{s}sseg{nf}e{w}.v", 2 << 26, 0xFC00707F, "vloads", "_strided"),
+                                             (f"v{s}uxseg{nf}ei{w}.v", 1 << 26, 0xFC00707F, "vloadx", "_indexed"),
+                                             (f"v{s}oxseg{nf}ei{w}.v", 3 << 26, 0xFC00707F, "vloadx", "_indexed")):
+            if s == "l" or shape != "_ff":
+                row(name, match | more, mask, fmt, f"v{way}_segment{shape}", cls=f"v{way}", EEW=w, NF=nf)
 
 
 def _config_and_matrix() -> None:
@@ -255,18 +322,20 @@ def _config_and_matrix() -> None:
     for n, name in enumerate(("sf.vsettn", "sf.vsettm", "sf.vsettk")):
         row(name, 0x84007057 | n << 20, 0xFFF0707F, "xx", name.replace(".", "_"), cls="config")
     for n, w in enumerate((8, 16, 32, 64)):
-        row(f"sf.vlte{w}", 0x12007007 | n << 29, 0xFE007FFF, "tload", "vlte", cls="tload", EEW=w)
-        row(f"sf.vste{w}", 0x12007027 | n << 29, 0xFE007FFF, "tload", "vste", cls="tstore", EEW=w)
+        row(f"sf.vlte{w}", 0x12007007 | n << 29, 0xFE007FFF, "tload", "vlte" if w == 32 else "vlte_of", cls="tload", EEW=w)
+        row(f"sf.vste{w}", 0x12007027 | n << 29, 0xFE007FFF, "tload", "vste" if w == 32 else "vste_of", cls="tstore", EEW=w)
     row("sf.vtmv.v.t", 0x43F06057, 0xFFF0707F, "tmv_vt", "vtmv_vt", cls="tmove")
     row("sf.vtmv.t.v", 0x5E006057, 0xFE007FFF, "tmv_tv", "vtmv_tv", cls="tmove")
     row("sf.vtzero.t", 0x43E06057, 0xFFFFF0FF, "mtd", "vtzero", cls="tmove")
     row("sf.vtdiscard", 0x43C06057, 0xFFFFFFFF, "none", "nop")
-    row("sf.mm.f.f", 0xF2001077, 0xFE0073FF, "mma", "mm_ff", cls="mm")
+    row("sf.mm.f.f", 0xF2001077, 0xFE0071FF, "mma2", "mm_ff", cls="mm")
     for a, x in ((0, "u"), (1, "s")):
         for b, y in ((0, "u"), (1, "s")):
+            row(f"sf.mm.{'e4m3' if a else 'e5m2'}.{'e4m3' if b else 'e5m2'}", 0xFA001077 | a << 26 | b << 7, 0xFE0073FF, "mma", "mm_f8", cls="mm",
+                A_E4M3=a, B_E4M3=b)
             row(f"sf.mm.{x}.{y}", 0xF2000077 | a << 26 | b << 7, 0xFE0073FF, "mma", "mm_ii", cls="mm", AS=a, BS=b)
 
 
-for _make in (_scalar, _float, _vector_int, _vector_float, _vector_memory, _config_and_matrix):
+for _make in (_scalar, _float, _vector_int, _vector_fixed, _vector_float, _vector_memory, _segments, _config_and_matrix):
     _make()
 BY_NAME = {r.name: r for r in ROWS}

@@ -470,6 +470,7 @@ def disasm(args: Args) -> int:
 def isa(args: Args) -> int:
     """All instructions, or one row with its bits and its meaning."""
     from rvgpu.isa.describe import describe_row, table
+    from rvgpu.sim.engine import template
 
-    write(None, describe_row(args.name) if args.name else table())
+    write(None, describe_row(args.name, lambda row: template(row, 2)) if args.name else table())
     return EXIT_OK

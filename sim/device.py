@@ -37,6 +37,7 @@ from rvgpu.sim.state import (
     F_OPERAND,
     F_TILE,
     F_TRAP,
+    F_VSTART,
     F_VTYPE,
     MM_WAITING,
     PLAN_BYTES,
@@ -63,7 +64,8 @@ FAULTS = {F_ILLEGAL: "illegal instruction", F_MEMORY: "memory access out of boun
           F_VTYPE: "vector instruction under an illegal vtype", F_BARRIER: "warps disagree about a barrier's arrivals",
           F_DMA: "illegal DMA descriptor", F_ALIGN: "misaligned atomic access",
           F_ARRIVALS: "a barrier for no arrival, or for more than the core has warps",
-          F_OPERAND: "reserved operands: a register group that does not start at a multiple of its length, or a masked result over its mask"}
+          F_OPERAND: "reserved operands: a register group that is misaligned, too long, or overlaps another as it must not",
+          F_VSTART: "vstart is not 0 at a vector instruction that always starts at element 0"}
 
 
 def _host_threads() -> int:

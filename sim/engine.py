@@ -10,52 +10,54 @@ import ctypes
 import hashlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rvgpu.cache import cache_folder, read_entry, source_hash, write_entry
-from rvgpu.isa import meaning
+from rvgpu.isa.meaning import meaning, saturation
 from rvgpu.isa.rows import BY_NAME, Row
-from rvgpu.sim import handlers, handlers_matrix, handlers_memory, handlers_moves, handlers_vector, issue, rounds
-from rvgpu.sim.translate import Unit
+from rvgpu.sim import (
+    handlers,
+    handlers_fixed,
+    handlers_matrix,
+    handlers_memory,
+    handlers_moves,
+    handlers_tiles,
+    handlers_vector,
+    handlers_wide,
+    issue,
+    rounds,
+)
+from rvgpu.sim.translate import Unit, free_names
 
-PREFIX = {"alu_rr": "s_", "alu_ri": "s_", "alu_r": "s_", "branch": "b_", "amo": "a_", "fp2": "fp_", "fma": "ma_", "fcmp": "fc_",
-          "vunary": "u_", "vred": "r_", "vmask": "k_"}
 SEWS = (8, 16, 32, 64)
+HOMES = (handlers, handlers_vector, handlers_wide, handlers_fixed, handlers_moves, handlers_memory, handlers_matrix, handlers_tiles)
 LOOP = (rounds.run, rounds.drain, issue.start_cta)
-
-
-def _meaning(row: Row) -> Callable[..., Any] | None:
-    if not row.op:
-        return None
-    kind = row.kind
-    if kind.startswith("vwiden"):
-        name = "v_" + {"a": "vadd", "s": "vsub", "m": "vmul"}[row.op[2]]
-    elif kind.startswith("vnarrow"):
-        return None
-    else:
-        prefix = PREFIX.get(kind) or ("c_" if kind.startswith("vcmp") else "mac_" if kind.startswith("vmac") else "v_")
-        name = prefix + row.op
-    fn: Callable[..., Any] = getattr(meaning, name)
-    return fn
 
 
 def binds(row: Row, sew: int) -> dict[str, Any]:
     """What a row's template is specialised with."""
     out: dict[str, Any] = dict(row.args)
-    fn = _meaning(row)
+    fn = meaning(row)
     if fn is not None:
         out["OP"] = out["OP1"] = out["OP3"] = fn
+    if (sat := saturation(row)) is not None:
+        out["SAT"] = sat
     if row.kind == "amo":
         out["W"] = 8 * row.args["SIZE"]
         out["SWAP"] = int(row.op == "amoswap")
     if sew >= 0:
         out["SEW"] = SEWS[sew]
-        out["W"] = SEWS[sew]
-    if row.kind.startswith("vnarrow"):
-        out["SIGNED"] = int(row.op == "vnsra")
+        out["W"] = 2 * SEWS[sew] if row.kind.startswith(FLOAT_WIDENS) else SEWS[sew]
     return out
+
+
+FLOAT_WIDENS = ("vfwiden", "vfwide2", "vfwmac", "vfwred")  # kinds whose arithmetic is of 2 SEW bits
+# element widths that a row has, by the beginning of its kind, when they are not all (or for floating point all but 8)
+WIDTHS = dict.fromkeys(("vwiden", "vwide2", "vwmac", "vwred", "vnarrow", "vclip", "vwcvt_if", "vncvt_fi"), (8, 16, 32)) \
+    | dict.fromkeys((*FLOAT_WIDENS, "vwcvt_ff", "vwcvt_fi", "vncvt_ff", "vncvt_if", "vncvt_odd"), (16, 32)) | {"vwmaccbf": (16,)}
 
 
 def legal(row: Row, sew: int) -> bool:
@@ -63,23 +65,33 @@ def legal(row: Row, sew: int) -> bool:
     if sew < 0:
         return True
     bits = SEWS[sew]
-    if row.op == "vfexp":
+    if row.op == "vfexp" or row.op.startswith("vqdot"):
         return bits == 32
-    if row.kind in ("vwcvt_ff", "vncvt_ff"):
-        return bits == 16 if row.args["BF"] else bits in (16, 32)
-    if row.kind.startswith(("vwiden", "vnarrow")):
-        return bits < 64
+    if row.args.get("BF"):
+        return bits == 16
     if row.kind == "vext":
         return bits // row.args["DIV"] >= 8
-    if row.kind.startswith("vwmaccbf"):
-        return bits == 16
-    return not row.args.get("FP") or bits >= 16
+    own = max((k for k in WIDTHS if row.kind.startswith(k)), key=len, default="")
+    return bits in WIDTHS[own] if own else not row.args.get("FP") or bits >= 16
 
 
-def template(row: Row) -> Callable[..., Any]:
-    home = next(m for m in (handlers, handlers_vector, handlers_moves, handlers_memory, handlers_matrix) if hasattr(m, row.kind))
-    fn: Callable[..., Any] = getattr(home, row.kind)
+# (kind, SEW index) whose template is not the kind's own
+OTHER = {("mm_ff", 3): "mm_dd"} | {("vtzero", s): "vtzero_of" for s in range(4)} | {(k, s): k + "_of" for k in ("vtmv_vt", "vtmv_tv") for s in (0,
+                                                                                                                                                1, 3)}
+
+
+def template(row: Row, sew: int) -> Callable[..., Any]:
+    name = OTHER.get((row.kind, sew), row.kind)
+    fn: Callable[..., Any] = next(getattr(home, name) for home in HOMES if hasattr(home, name))
     return fn
+
+
+@cache
+def variant(name: str, sew: int) -> Hashable:
+    """The handler that a row and an element width want: rows whose templates and bindings are equal share it."""
+    fn, bound = template(BY_NAME[name], sew), binds(BY_NAME[name], sew)
+    names = free_names(fn).union(*(free_names(v) for v in bound.values() if callable(v)))
+    return fn, tuple(sorted((k, v if isinstance(v, int) else v.__name__) for k, v in bound.items() if k in names))
 
 
 class Engine:
@@ -95,7 +107,7 @@ class Engine:
             cpu=llvm.get_host_cpu_name(), features=_host_features(llvm), opt=2, jit=True)
         self.jit = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self.machine)
         self.host = f"{llvm.get_host_cpu_name()} {_host_features(llvm)} {llvm.llvm_version_info}"
-        self.addresses: dict[tuple[str, int], int] = {}
+        self.addresses: dict[Hashable, int] = {}
         self.loop: dict[str, int] = {}
         self.helper: subprocess.Popen[bytes] | None = None
 
@@ -110,7 +122,7 @@ class Engine:
         if code is None:
             unit = Unit()
             for (name, sew), symbol in symbols.items():
-                unit.add(template(BY_NAME[name]), binds(BY_NAME[name], sew), symbol)
+                unit.add(template(BY_NAME[name], sew), binds(BY_NAME[name], sew), symbol)
             for fn in () if symbols else LOOP:
                 unit.add(fn, name=f"engine_{fn.__name__}")
             module = self.llvm.parse_assembly(unit.text())
@@ -149,10 +161,12 @@ class Engine:
 
     def handlers(self, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Addresses of the handlers of (row name, SEW index or -1); 0 for an element width that the row does not have."""
-        missing = sorted(k for k in wanted if k not in self.addresses and legal(BY_NAME[k[0]], k[1]))
+        kinds = {k: variant(*k) for k in sorted(wanted) if legal(BY_NAME[k[0]], k[1])}
+        missing = {v: k for k, v in reversed(kinds.items()) if v not in self.addresses}  # each by the first of its rows
         if missing:
-            self.addresses |= self.load({key: f"h_{len(self.addresses) + n}" for n, key in enumerate(missing)})
-        return {k: self.addresses.get(k, 0) for k in wanted}
+            made = self.load({key: f"h_{len(self.addresses) + n}" for n, key in enumerate(sorted(missing.values()))})
+            self.addresses |= {v: made[k] for v, k in missing.items()}
+        return {k: self.addresses[kinds[k]] if k in kinds else 0 for k in wanted}
 
 
 def _host_features(llvm: Any) -> str:

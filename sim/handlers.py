@@ -228,6 +228,12 @@ def csr(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
         old = c.instructions
     elif n == 0x008:
         old = w.vstart
+    elif n == 0x009:
+        old = w.vxsat
+    elif n == 0x00A:
+        old = w.vxrm
+    elif n == 0x00F:
+        old = w.vxrm << 1 | w.vxsat
     elif n == 0x003:
         old = w.fcsr
     elif n == 0x002:
@@ -248,8 +254,15 @@ def csr(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
         elif n == 0x001:
             w.fcsr = (w.fcsr & 224) | (new & 31)
         elif n == 0x008:
-            if new != 0:
-                return F_ILLEGAL
+            w.vstart = new & (8 * g.vlenb - 1)
+            reshape(w)
+        elif n == 0x009:
+            w.vxsat = new & 1
+        elif n == 0x00A:
+            w.vxrm = new & 3
+        elif n == 0x00F:
+            w.vxsat = new & 1
+            w.vxrm = (new >> 1) & 3
         else:
             return F_ILLEGAL
         if w.fcsr & 224 != 0:
@@ -408,12 +421,13 @@ def set_vtype(w: Warp, g: Gpu, z: int) -> int:
 
 def reshape(w: Warp) -> int:
     """Packs the vector configuration into one number, never 0: what plans are made for."""
-    w.shape = w.vl | (w.tm << 20) | (w.tk << 36) | ((w.vtype & 0xFFF) << 40) | (w.vill << 56) | (1 << 57)
+    w.shape = w.vl | (w.tm << 20) | (w.tk << 36) | ((w.vtype & 0xFFF) << 40) | (w.vill << 56) | (1 << 57) | ((w.vstart != 0) << 58)
     return OK
 
 
 def set_vl(w: Warp, r: Rec, g: Gpu, avl: int, z: int, keep: int) -> int:
     old_vl = w.vl
+    w.vstart = 0
     most = set_vtype(w, g, z)
     if w.twiden != 0 and w.vill == 0:
         bits = 8 << w.sew
@@ -470,6 +484,7 @@ def sf_vsettn(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     if w.vill != 0:
         return F_VTYPE
     most = tile_most(w, g)
+    w.vstart = 0
     w.vl = w.x[r.rs1] if ult(w.x[r.rs1], most) else most
     reshape(w)
     return set_x(w, r, w.vl)
@@ -479,6 +494,7 @@ def sf_vsettm(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     if w.vill != 0:
         return F_VTYPE
     most = tile_most(w, g)
+    w.vstart = 0
     w.tm = w.x[r.rs1] if ult(w.x[r.rs1], most) else most
     reshape(w)
     return set_x(w, r, w.tm)
@@ -488,6 +504,7 @@ def sf_vsettk(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     if w.vill != 0:
         return F_VTYPE
     most = most_tk(w)
+    w.vstart = 0
     w.tk = w.x[r.rs1] if ult(w.x[r.rs1], most) else most
     reshape(w)
     return set_x(w, r, w.tk)

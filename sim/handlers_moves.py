@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from rvgpu.isa.meaning import mask_bit
-from rvgpu.isa.prims import copy, sext, ult
+from rvgpu.isa.prims import copy, ld16, sext, st8, ult
 from rvgpu.sim.handlers import set_f, set_x, vreg
-from rvgpu.sim.handlers_vector import fval, ld, masked, merge_in, st, target
+from rvgpu.sim.handlers_vector import fval, ld, mask_from, masked, merge_in, st, target
 from rvgpu.sim.state import OK, Core, Gpu, Rec, Warp
 from rvgpu.sim.translate import address, lanes
 
-SEW, N, UP = 32, 1, 0  # bound
+SEW, N, UP, BEFORE, AT = 32, 1, 0, 0, 0  # bound
 
 
 def fill(w: Warp, r: Rec, g: Gpu, x: int) -> int:
@@ -78,6 +78,16 @@ def viota(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
 
 
+def vmset(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    """BEFORE in front of the first active set bit, AT there, 0 behind it."""
+    a, m, t, found = vreg(w, g, r.rs2), vreg(w, g, 0), address(w.tmp), 0
+    for i in range(w.vl):
+        x = mask_bit(a, i) & (r.vm | mask_bit(m, i))
+        st8(t + i, 0 if found else AT if x else BEFORE)
+        found = found | x
+    return mask_from(w, r, g, t)
+
+
 def slide(w: Warp, r: Rec, g: Gpu, n: int) -> int:
     a, d, t = vreg(w, g, r.rs2), vreg(w, g, r.rd), address(w.tmp)
     most = w.lmul8 * g.vlenb // SEW
@@ -125,6 +135,13 @@ def vrgather_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     b, t = vreg(w, g, r.rs1), address(w.tmp)
     for i in lanes(w.vl):
         st(t, i, gather(w, r, g, ld(b, i)))
+    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
+
+
+def vrgatherei16_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    b, t = vreg(w, g, r.rs1), address(w.tmp)
+    for i in lanes(w.vl):
+        st(t, i, gather(w, r, g, ld16(b + 2 * i)))
     return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
 
 

@@ -10,29 +10,23 @@ from rvgpu.isa.meaning import NAN_OF_32, mask_bit
 from rvgpu.isa.prims import (
     copy,
     cpop,
-    f_cvt,
-    f_fma,
-    f_to_i,
-    i_to_f,
     imin,
     ld8,
     ld16,
     ld32,
     ld64,
     sel,
-    sext,
     st8,
     st16,
     st32,
     st64,
     trunc,
-    wrap,
 )
 from rvgpu.sim.handlers import set_x, vreg
-from rvgpu.sim.state import F_VTYPE, OK, Core, Gpu, Rec, Warp
+from rvgpu.sim.state import OK, Core, Gpu, Rec, Warp
 from rvgpu.sim.translate import address, lanes
 
-SEW, W, SIGNED, BSIGNED, DIV, RM, BF, ORDERED = 32, 32, 1, 1, 2, 0, 0, 0  # bound
+SEW, ORDERED = 32, 0  # bound
 
 
 def OP(a: int, b: int) -> int:
@@ -100,9 +94,9 @@ def xval(w: Warp, r: Rec) -> int:
 
 def fval(w: Warp, r: Rec) -> int:
     x = w.f[r.rs1]
-    if W == 64:
+    if SEW == 64:
         return x
-    if W == 32:
+    if SEW == 32:
         return trunc(x, 32) if x >> 32 == -1 else NAN_OF_32
     return trunc(x, 16) if x >> 16 == -1 else 0x7E00
 
@@ -164,6 +158,15 @@ def vunary(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     return masked(w, r, g, d, n)
 
 
+def vunary_rm(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    """What the dynamic rounding mode matters to."""
+    a, d, n, rm = vreg(w, g, r.rs2), vreg(w, g, r.rd), w.vl, (w.fcsr >> 5) & 7
+    t = target(w, r, d)
+    for i in lanes(n):
+        st(t, i, OP(ld(a, i), rm))
+    return masked(w, r, g, d, n)
+
+
 def vmac_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     a, b, d, n = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), w.vl
     t = target(w, r, d)
@@ -191,6 +194,10 @@ def vmac_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 # -- comparisons and masks
 def mask_from(w: Warp, r: Rec, g: Gpu, t: int) -> int:
     """Packs vl bytes of 0/1 at t into the destination mask; bits beyond vl and masked-off bits stay."""
+    return pack(w, r, g, t, r.vm == 0)
+
+
+def pack(w: Warp, r: Rec, g: Gpu, t: int, by_mask: int) -> int:
     d, n = vreg(w, g, r.rd), w.vl
     m = vreg(w, g, 0)
     for base in range(0, n, 8):
@@ -199,7 +206,7 @@ def mask_from(w: Warp, r: Rec, g: Gpu, t: int) -> int:
         for i in range(most):
             bits = bits | (ld8(t + base + i) << i)
         keep = (255 << most) & 255
-        if r.vm == 0:
+        if by_mask:
             keep = keep | (~ld8(m + (base >> 3)) & 255)
         old = ld8(d + (base >> 3))
         st8(d + (base >> 3), (old & keep) | (bits & ~keep))
@@ -285,131 +292,6 @@ def vmerge_vi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 def vmerge_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     return merge_scalar(w, r, g, fval(w, r))
-
-
-# -- width changes: sources are read before the destination is written, through the scratch row
-def vext(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    if SEW // DIV < 8:
-        return F_VTYPE
-    t, a = address(w.tmp), vreg(w, g, r.rs2)
-    for i in lanes(w.vl):
-        x = ldb(a, i, SEW // DIV)
-        st(t, i, sext(x, SEW // DIV) if SIGNED == 1 else x)
-    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
-
-
-def narrow_to(w: Warp, r: Rec, g: Gpu, b: int, vector: int) -> int:
-    """OP on 2*SEW elements by the low bits of b (or of vector rs1), kept to SEW. Bound with a meaning at SEW2 = 2*SEW."""
-    t, a, s = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1)
-    for i in lanes(w.vl):
-        n = ld(s, i) if vector == 1 else b
-        x = ldb(a, i, 2 * SEW)
-        st(t, i, (sext(x, 2 * SEW) if SIGNED == 1 else trunc(x, 2 * SEW)) >> (n & (2 * SEW - 1)) if SEW < 32 or SIGNED == 1
-           else _lshr64(x, n & 63))
-    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
-
-
-def _lshr64(x: int, n: int) -> int:
-    return x if n == 0 else (x >> n) & wrap((1 << (64 - n)) - 1)
-
-
-def vnarrow_wv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return narrow_to(w, r, g, 0, 1)
-
-
-def vnarrow_wx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return narrow_to(w, r, g, w.x[r.rs1], 0)
-
-
-def vnarrow_wi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return narrow_to(w, r, g, r.imm, 0)
-
-
-def wide_ext(x: int, signed: int) -> int:
-    return sext(x, SEW) if signed == 1 else x
-
-
-def widen(w: Warp, r: Rec, g: Gpu, b: int, vector: int) -> int:
-    t, a, s, d = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd)
-    for i in lanes(w.vl):
-        y = ld(s, i) if vector == 1 else b
-        stb(t, i, 2 * SEW, OP(wide_ext(ld(a, i), SIGNED), wide_ext(y, BSIGNED)))
-    return merge_wide(w, r, g, d, t)
-
-
-def merge_wide(w: Warp, r: Rec, g: Gpu, d: int, t: int) -> int:
-    if r.vm != 0:
-        copy(d, t, w.vl * (SEW >> 2))
-    else:
-        m = vreg(w, g, 0)
-        for i in lanes(w.vl):
-            stb(d, i, 2 * SEW, sel(mask_bit(m, i), ldb(t, i, 2 * SEW), ldb(d, i, 2 * SEW)))
-    return OK
-
-
-def vwiden_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return widen(w, r, g, 0, 1)
-
-
-def vwiden_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return widen(w, r, g, xval(w, r), 0)
-
-
-def vcvt_fi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    t, a = address(w.tmp), vreg(w, g, r.rs2)
-    for i in lanes(w.vl):
-        st(t, i, f_to_i(ld(a, i), W, SEW, SIGNED, RM))
-    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
-
-
-def vcvt_if(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    t, a = address(w.tmp), vreg(w, g, r.rs2)
-    for i in lanes(w.vl):
-        x = ld(a, i)
-        st(t, i, i_to_f(sext(x, SEW) if SIGNED == 1 else x, SIGNED, W))
-    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
-
-
-def vwcvt_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    t, a = address(w.tmp), vreg(w, g, r.rs2)
-    for i in lanes(w.vl):
-        if BF == 1:
-            stb(t, i, 2 * SEW, f_cvt(ld(a, i), -16, 32))
-        elif SEW == 16:
-            stb(t, i, 2 * SEW, f_cvt(ld(a, i), 16, 32))
-        else:
-            stb(t, i, 2 * SEW, f_cvt(ld(a, i), 32, 64))
-    return merge_wide(w, r, g, vreg(w, g, r.rd), t)
-
-
-def vncvt_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    t, a = address(w.tmp), vreg(w, g, r.rs2)
-    for i in lanes(w.vl):
-        if BF == 1:
-            st(t, i, f_cvt(ldb(a, i, 2 * SEW), 32, -16))
-        elif SEW == 16:
-            st(t, i, f_cvt(ldb(a, i, 2 * SEW), 32, 16))
-        else:
-            st(t, i, f_cvt(ldb(a, i, 2 * SEW), 64, 32))
-    return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
-
-
-def vwmaccbf_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    a, b, d, m = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), vreg(w, g, 0)
-    for i in range(w.vl):
-        if r.vm != 0 or mask_bit(m, i):
-            st32(d + 4 * i, f_fma(f_cvt(ld16(a + 2 * i), -16, 32), f_cvt(ld16(b + 2 * i), -16, 32), ld32(d + 4 * i), 32))
-    return OK
-
-
-def vwmaccbf_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    a, d, m = vreg(w, g, r.rs2), vreg(w, g, r.rd), vreg(w, g, 0)
-    x = w.f[r.rs1]
-    b = f_cvt(trunc(x, 16) if x >> 16 == -1 else 0x7FC0, -16, 32)
-    for i in range(w.vl):
-        if r.vm != 0 or mask_bit(m, i):
-            st32(d + 4 * i, f_fma(f_cvt(ld16(a + 2 * i), -16, 32), b, ld32(d + 4 * i), 32))
-    return OK
 
 
 # -- reductions: a binary tree over the elements, then the scalar in front (ordered sums: one by one)

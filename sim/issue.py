@@ -9,13 +9,14 @@ from __future__ import annotations
 from rvgpu.isa.prims import at_least, fill, imax, imin, later, ld64, most, most_of, sel, wrap, zero
 from rvgpu.sim.handlers import reshape
 from rvgpu.sim.memory import catch_up, l1_load, l1_store, record
+from rvgpu.sim.operands import place
 from rvgpu.sim.state import (
     ANY_SHAPE,
     CAUSE,
     DONE,
     F_ILLEGAL,
     F_JUMP,
-    F_OPERAND,
+    F_VSTART,
     F_VTYPE,
     NOTHING,
     NOWHERE,
@@ -42,8 +43,6 @@ NEVER = 1 << 60
 C_UNIT, C_DISPATCH, C_IDLE = CAUSE["unit"], CAUSE["dispatch"], CAUSE["idle"]
 C_SPM, C_L1, C_DRAM, C_L2 = CAUSE["data.scratchpad"], CAUSE["data.l1"], CAUSE["data.dram"], CAUSE["data.l2"]
 
-# how many registers an operand spans
-ONE, GROUP, WIDE, EEW_GROUP, FIXED, PART = range(6)
 # what an instruction costs its unit
 COST_ONE, COST_LANES, COST_EXP, COST_DIV, COST_WIDE, COST_RED, COST_MEM, COST_MM, COST_TILE, COST_GATHER = range(10)
 U_NONE, U_VALU, U_EXP, U_LSU, U_MATRIX, U_TILE = range(6)
@@ -57,45 +56,24 @@ def call_handler(h: int, c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     return 0
 
 
-def width(w: Warp, r: Rec, kind: int) -> int:
-    if kind == ONE:
-        return 1
-    if kind == GROUP:
-        return imax(1, w.lmul8 >> 3)
-    if kind == WIDE:
-        return imax(1, w.lmul8 >> 2)
-    if kind == EEW_GROUP:
-        return imax(1, (w.lmul8 * r.arg) >> (w.sew + 6))
-    if kind == PART:
-        return imax(1, (w.lmul8 >> 3) // r.arg)
-    return r.arg
-
-
 @apart
 def prepare(w: Warp, r: Rec, p: Plan, g: Gpu) -> int:
-    """The plan of an instruction under the warp's configuration. Vector groups start at a multiple of their length and end within the file; a
-    masked instruction's destination group does not hold its mask."""
+    """The plan of an instruction under the warp's configuration; without a handler where the encoding is reserved (operands.place). Only vector loads
+    and stores can start at an element other than 0: no other instruction ever stops in the middle. vl, tm and tk decide the cycles only."""
+    known = (p.shape ^ w.shape) >> 40 == 0
+    legal = r.valid != 0 and (r.needs_vtype == 0 or w.vill == 0)
     p.shape = w.shape if r.vector != 0 else ANY_SHAPE
+    p.cycles = unit_cost(w, r, g) if r.unit != U_NONE and legal else 1
+    if known:
+        return 0
     p.entry = 0
     p.fault = F_VTYPE if r.valid != 0 else F_ILLEGAL
-    legal = r.valid != 0 and (r.needs_vtype == 0 or w.vill == 0)
-    p.cycles = 1
-    if r.unit != U_NONE and legal:
-        p.cycles = unit_cost(w, r, g)
-    for k in range(r.nsrc):
-        n = width(w, r, r.srckind[k]) if legal else 1
-        p.span[k] = imin(n, REGS - r.src[k])
-        if aligned(r, r.src[k], n) == 0:
-            legal = 0
-            p.fault = F_OPERAND
-    p.dstspan = 0
-    if r.dst < 100:
-        n = width(w, r, r.dstkind) if legal else 1
-        p.dstspan = imin(n, REGS - r.dst)
-        if aligned(r, r.dst, n) == 0 or (r.vector != 0 and r.vm == 0 and r.dst == 64 and r.dstkind != ONE):
-            legal = 0
-            p.fault = F_OPERAND
-    if legal:
+    fault = place(w, r, p)
+    if legal and fault != OK:
+        p.fault = fault
+    elif legal and w.vstart != 0 and r.vector != 0 and r.unit != U_LSU:
+        p.fault = F_VSTART
+    elif legal:
         p.entry = r.handler[w.sew]
     return arrange(r, p)
 
@@ -130,11 +108,6 @@ def arrange(r: Rec, p: Plan) -> int:
     if p.dst == NOWHERE:
         p.dstspan = imax(p.form, 1)
     return 0
-
-
-def aligned(r: Rec, reg: int, n: int) -> int:
-    """Whether n registers from `reg` are a group: mm operands have rules of their own."""
-    return reg < 64 or reg >= 96 or r.cost == COST_MM or (n <= 8 and reg % n == 0)
 
 
 def plan_of(c: Core, w: Warp, g: Gpu) -> int:
@@ -203,7 +176,7 @@ def blame(w: Warp, r: Rec, p: Plan, t: int) -> int:
 def unit_cost(w: Warp, r: Rec, g: Gpu) -> int:
     """Occupancy of the instruction's unit, in cycles: lanes: ceil(vl x SEW / DLEN); wide: twice that; exp: vl / exp lanes; div: vl / div lanes;
     red: lanes + 4 steps of the tree; tile: vl x 4 bytes / tile move rate; gather: one element a cycle; mm: ceil(tm / rows) x ceil(tn / columns)
-    x ceil(tk / depth) of the array, whose sides follow from its rate (512 for bf16: 16 x 16 x 2)."""
+    x ceil(tk / depth) of the array, whose sides follow from its rate (512 for bf16: 16 x 16 x 2; f64 has a quarter of f32's rate)."""
     k = r.cost
     if k == COST_LANES or k == COST_WIDE or k == COST_RED:
         bits = (8 << w.sew) * 2 if k == COST_WIDE else 8 << w.sew
@@ -218,7 +191,7 @@ def unit_cost(w: Warp, r: Rec, g: Gpu) -> int:
     if k == COST_GATHER:
         return imax(1, w.vl)
     if k == COST_MM:
-        rate = g.mac16 if w.sew == 1 else g.mac32 if w.sew == 2 else g.mac8
+        rate = g.mac16 if w.sew == 1 else g.mac32 if w.sew == 2 else imax(1, g.mac32 >> 2) if w.sew == 3 else g.mac8
         depth = 2 if w.sew == 1 else 4 if w.sew == 0 else 1
         side = 1
         while side * side * depth < rate:
@@ -393,6 +366,9 @@ def start_cta(c: Core, g: Gpu, t: int) -> int:
         w.tokens = 0
         w.token_last = 0
         w.fcsr = 0
+        w.vstart = 0
+        w.vxrm = 0
+        w.vxsat = 0
         w.tm = 0
         w.tk = 0
         reshape(w)

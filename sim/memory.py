@@ -5,7 +5,7 @@ Times are cycles; the shared queues (L2, DRAM) count in 1/256 cycle so that any 
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import ctz, imax, ld32, ld64, place, st32, st64, wait_for, wrap
+from rvgpu.isa.prims import ctz, imax, ld32, ld64, st32, st64, wait_for, way_of, wrap
 from rvgpu.sim.state import TRACE_WORDS, Core, Gpu, Queue
 from rvgpu.sim.translate import address, apart, ptr
 
@@ -121,7 +121,7 @@ def l2_line(c: Core, g: Gpu, line: int, t: int, write: int) -> int:
     t = take(ptr(Queue, g.l2_queue), t)
     at = g.l2 + (line & (g.l2_sets - 1)) * SET_BYTES
     order = ld64(at + ORDER)
-    way = place(at, line + 1)
+    way = way_of(at, line + 1)
     if way < WAYS:
         g.l2_hits += 1
         st64(at + ORDER, latest(order, way))
@@ -154,7 +154,7 @@ def l1_load(c: Core, g: Gpu, addr: int, t: int) -> int:
     line = addr >> 6
     at = c.l1 + (line & (g.l1_sets - 1)) * SET_BYTES
     order = ld64(at + ORDER)
-    way = place(at, line + 1)
+    way = way_of(at, line + 1)
     if way < WAYS:
         c.l1_hits += 1
         st64(at + ORDER, latest(order, way))

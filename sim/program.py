@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from rvgpu.isa.codec import Decoded, decode
 from rvgpu.isa.machine import Machine
+from rvgpu.isa.operands import ONE, TILE_OF_MM, WIDE, operands
 from rvgpu.isa.rows import FORMATS, Row
 from rvgpu.sim import issue
 from rvgpu.sim.state import CAUSE, Rec
 
-NONE = 255
+NONE, V0, TILE = 255, 64, 96  # on the scoreboard
 
 
 @dataclass(frozen=True)
@@ -61,71 +62,32 @@ def latency(machine: Machine, timing: Timing) -> int:
     return int(getattr(machine.latency, timing.latency))
 
 
-def _operands(d: Decoded) -> tuple[list[tuple[int, int]], tuple[int, int], int]:
-    """(sources as (register, span)), (destination, span), the span argument."""
-    row, fmt = d.row, d.row.fmt
-    kind = row.kind
+def _operands(d: Decoded) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """(sources as (register, kind of isa/operands.py)), (destination, kind)."""
+    row = d.row
+    at = {"x1": d.rs1, "x2": d.rs2, "f1": 32 + d.rs1, "f2": 32 + d.rs2, "f3": 32 + d.rs3, "v1": V0 + d.rs1, "v2": V0 + d.rs2, "vd": V0 + d.rd,
+          "vm": V0,
+          "v0": V0, "mt": TILE + (d.rd >> 3), "mt2": TILE + (d.rd >> 3), "mtd": TILE + (d.rd >> 3)}
+    vectors = operands(row)
+    kinds = dict(vectors.sources)
     src: list[tuple[int, int]] = []
-    dst = (NONE, issue.ONE)
-    group = issue.GROUP
-    arg = row.args.get("EEW", 0)
-    for f in FORMATS[fmt]:
-        if f == "x1" and d.rs1:
-            src.append((d.rs1, issue.ONE))
-        elif f == "x2" and d.rs2:
-            src.append((d.rs2, issue.ONE))
+    dst = (at[vectors.dest[0]], vectors.dest[1]) if vectors.dest else (NONE, ONE)
+    for f in FORMATS[row.fmt]:
+        if f in ("x1", "x2") and at[f] or f in ("f1", "f2", "f3"):
+            src.append((at[f], ONE))
         elif f == "xd" and d.rd:
-            dst = (d.rd, issue.ONE)
-        elif f in ("f1", "f2", "f3"):
-            src.append((32 + {"f1": d.rs1, "f2": d.rs2, "f3": d.rs3}[f], issue.ONE))
+            dst = (d.rd, ONE)
         elif f == "fd":
-            dst = (32 + d.rd, issue.ONE)
-        elif f == "v1":
-            src.append((64 + d.rs1, issue.ONE if kind in ("vred", "vmask", "vcompress") else group))
-        elif f == "v2":
-            span = group
-            if kind in ("vmask", "vcpop", "vfirst", "viota", "vmv_xs", "vfmv_fs"):
-                span = issue.ONE
-            elif kind.startswith(("vnarrow", "vncvt")):
-                span = issue.WIDE
-            elif kind == "vmvr":
-                span, arg = issue.FIXED, row.args["N"]
-            elif kind == "vext":
-                span, arg = issue.PART, row.args["DIV"]
-            elif kind in ("vload_indexed", "vstore_indexed"):
-                span = issue.EEW_GROUP
-            src.append((64 + d.rs2, span))
-        elif f == "vd":
-            span = group
-            if kind.startswith("vcmp") or kind in ("vmask", "vred", "vmv_sx", "vfmv_sf", "vload_mask", "vstore_mask"):
-                span = issue.ONE
-            elif kind.startswith(("vwiden", "vwcvt", "vwmacc")):
-                span = issue.WIDE
-            elif "N" in row.args:
-                span, arg = issue.FIXED, row.args["N"]
-            elif kind in ("vload_unit", "vload_strided", "vstore_unit", "vstore_strided"):
-                span = issue.EEW_GROUP
-            if kind.startswith("vstore"):
-                src.append((64 + d.rd, span))
-            else:
-                dst = (64 + d.rd, span)
-                if kind.startswith(("vmac", "vwmacc")):
-                    src.append(dst)
-        elif f == "vm" and not d.vm:
-            src.append((64, issue.ONE))
-        elif f == "mt":
-            dst = (96 + (d.rd >> 3), issue.ONE)
-        elif f == "mtd":
-            dst = (96 + (d.rd >> 3), issue.ONE)
-            src.append(dst)
-    if kind.startswith("vmerge"):
-        src.append((64, issue.ONE))
-    if kind == "mm_ff" or kind == "mm_ii":
-        src = [(64 + d.rs2, issue.FIXED), (64 + d.rs1, issue.FIXED)]
-        arg = 8
-    if kind in ("vtmv_vt", "vtmv_tv"):
-        src += [(96 + n, issue.ONE) for n in range(4)] if kind == "vtmv_vt" else []
-    return src[:5], dst, arg
+            dst = (32 + d.rd, ONE)
+        elif f in ("mt", "mt2", "mtd"):
+            dst = (at[f], TILE_OF_MM if f == "mt2" else ONE)
+            src += [dst] if f == "mtd" else []
+        elif f in kinds and (f != "vm" or not d.vm):
+            src.append((at[f], kinds[f]))
+    if row.kind == "vtmv_vt":
+        src += [(TILE + n, ONE) for n in range(4)]
+    assert len(src) <= 5
+    return src, dst
 
 
 def _imm(d: Decoded) -> int:
@@ -207,14 +169,16 @@ def _kind(row: Row, timing: Timing, last: bool) -> int:
 def _fill(rec: Rec, d: Decoded, machine: Machine, last: bool) -> None:
     row: Row = d.row
     timing = CLASSES[row.cls]
-    src, dst, arg = _operands(d)
+    src, dst = _operands(d)
+    vectors = operands(row)
     rec.valid, rec.rd, rec.rs1, rec.rs2, rec.rs3, rec.vm, rec.imm = 1, d.rd, d.rs1, d.rs2, d.rs3, d.vm, _imm(d)
     rec.vector = int(row.cls in VECTOR_CLASSES)
     rec.needs_vtype = int(row.cls in VECTOR_CLASSES and "N" not in row.args)
     rec.unit, rec.cost, rec.latency, rec.cause = timing.unit, timing.cost, latency(machine, timing), CAUSE[timing.cause]
-    if row.kind.startswith(("vwiden", "vwcvt", "vncvt", "vnarrow", "vwmacc")):
+    if any(kind == WIDE for _, kind in (*src, dst)):
         rec.cost = issue.COST_WIDE
-    rec.chain, rec.mem, rec.arg = int(timing.chain), timing.memory, arg
+    rec.chain, rec.mem = int(timing.chain), timing.memory
+    rec.arg, rec.fields, rec.overlap = vectors.arg, vectors.fields, vectors.overlap
     rec.config = int(row.cls == "config")
     rec.nsrc = len(src)
     for n, (reg, span) in enumerate(src):

@@ -59,7 +59,7 @@ class Reference:
         for key in sorted(wanted):
             row = BY_NAME[key[0]]
             if key not in self.numbers and legal(row, key[1]):
-                self.table.append(specialise(template(row), binds(row, key[1])))
+                self.table.append(specialise(template(row, key[1]), binds(row, key[1])))
                 self.numbers[key] = len(self.table)
         return {k: self.numbers.get(k, 0) for k in wanted}
 

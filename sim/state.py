@@ -20,7 +20,7 @@ R_OK, R_FAULT, R_DEADLOCK, R_LIMIT = range(4)
 # warp states
 RUN, AT_BARRIER, DONE = 0, 1, 2
 # fault codes
-OK, F_ILLEGAL, F_MEMORY, F_JUMP, F_CONTROL, F_TILE, F_TRAP, F_VTYPE, F_BARRIER, F_DMA, F_ALIGN, F_ARRIVALS, F_OPERAND = range(13)
+OK, F_ILLEGAL, F_MEMORY, F_JUMP, F_CONTROL, F_TILE, F_TRAP, F_VTYPE, F_BARRIER, F_DMA, F_ALIGN, F_ARRIVALS, F_OPERAND, F_VSTART = range(14)
 
 
 class Rec(ctypes.Structure):
@@ -28,7 +28,8 @@ class Rec(ctypes.Structure):
 
     _fields_ = [("pc", U64), ("imm", I64), ("latency", U32),
                 *((name, U8) for name in ("size", "rd", "rs1", "rs2", "rs3", "vm", "valid", "vector", "unit", "cost", "cause", "chain", "nsrc")),
-                ("src", U8 * 5), ("srckind", U8 * 5), *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg", "kind")),
+                ("src", U8 * 5), ("srckind", U8 * 5),
+                *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg", "kind", "fields", "overlap")),
                 ("handler", U64 * 4)]
 
 
@@ -44,13 +45,13 @@ class Plan(ctypes.Structure):
 
 
 class Warp(ctypes.Structure):
-    """A hart. `shape` packs vl, tm, tk, vtype and vill. The scoreboard has per register when its `first` and its `last` element are there, the
-    start of its last reader (`read`) and the cause that waiting for it counts as. Each tile has room for the `operands` of MM_WAITING multiplies
-    that wait; the core's warps share the `panel` in which they are done."""
+    """A hart. `shape` packs vl, tm, tk, vtype, vill and whether vstart is 0. The scoreboard has per register when its `first` and its `last`
+    element are there, the start of its last reader (`read`) and the cause that waiting for it counts as. Each tile has room for the `operands`
+    of MM_WAITING multiplies that wait; the core's warps share the `panel` in which they are done."""
 
     _fields_ = [("state", I64), ("pc", I64), ("next", I64), ("now", I64), ("earliest", I64), ("why", I64), ("shape", I64),
                 ("vl", I64), ("vtype", I64), ("vill", I64), ("sew", I64), ("lmul8", I64), ("altfmt", I64), ("twiden", I64),
-                ("tm", I64), ("tk", I64), ("vstart", I64),
+                ("tm", I64), ("tk", I64), ("vstart", I64), ("vxrm", I64), ("vxsat", I64),
                 ("tiles", U64), ("operands", U64), ("panel", U64), ("mm_waiting", I64 * 4), ("mm_shape", I64 * 4),
                 ("hart", I64), ("warp", I64), ("cta", I64), ("ctas", I64), ("warps", I64), ("core", I64),
                 ("fault", I64), ("fault_addr", I64), ("mem_kind", I64), ("mem_addr", I64), ("mem_bytes", I64), ("mem_stride", I64),

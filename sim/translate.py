@@ -491,10 +491,10 @@ class _Function:
                 continue
             v = self.expr(a)
             args.append(f"{'ptr' if v.struct is not None else 'i64'} {v.text}")
-        wanted = _free_names(fn)
+        wanted = free_names(fn)
         for value in inner.values():
             if inspect.isfunction(value):  # what a bound function mentions matters wherever it is called
-                wanted |= _free_names(value)
+                wanted |= free_names(value)
         inner = {k: v for k, v in inner.items() if k in wanted}
         symbol = self.unit.add(fn, inner)
         return V(self.let(f"call i64 @{symbol}({', '.join(args)})"))
@@ -523,7 +523,7 @@ class _Function:
 _FREE: dict[Any, frozenset[str]] = {}
 
 
-def _free_names(fn: Callable[..., Any]) -> frozenset[str]:
+def free_names(fn: Callable[..., Any]) -> frozenset[str]:
     """Names that fn or the functions it calls mention: which bindings matter to it."""
     if fn not in _FREE:
         _FREE[fn] = frozenset()
@@ -532,7 +532,7 @@ def _free_names(fn: Callable[..., Any]) -> frozenset[str]:
         for n in names:
             g = fn.__globals__.get(n)
             if inspect.isfunction(g) and g.__module__.startswith("rvgpu") and g.__module__ != "rvgpu.isa.prims":
-                out |= _free_names(g)
+                out |= free_names(g)
         _FREE[fn] = frozenset(out)
     return _FREE[fn]
 

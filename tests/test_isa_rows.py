@@ -5,7 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rvgpu.cli import main
 from rvgpu.isa.codec import decode, encode
+from rvgpu.isa.describe import describe_row
+from rvgpu.isa.gloss import gloss
+from rvgpu.isa.meaning import meaning
 from rvgpu.isa.rows import BY_NAME, FORMATS, ROWS
 from tests.test_isa_bytes import WIDTH, operands, value
 
@@ -65,3 +69,16 @@ def test_encode_then_decode(row, data):
     assert encode(d.row.name, **operands(d)) == word
     if d.row is row:
         assert operands(d) == fields
+
+
+def test_a_row_s_page_says_what_it_does(capsys):
+    """Of every row; with the source of its meaning, or of its handler where the whole instruction is one."""
+    for row in ROWS:
+        assert gloss(row) and "{" not in gloss(row), row.name
+        assert f"does    {gloss(row)}\n" in describe_row(row.name)
+        fn = meaning(row)
+        assert fn is None or f"def {fn.__name__}(" in describe_row(row.name), row.name
+    for name, said in (("vwsubu.wx", "vd[i] = wrap(vs2[i] - rs1); vs2 is unsigned, rs1 unsigned"), ("vlsseg3e16.v", "def vload_segment_strided("),
+                       ("vsadd.vv", "def sat_vsadd("), ("vredsum.vs", "vd may overlap any source"), ("vzext.vf4", "groups  vd SEW, v2 SEW/4")):
+        assert main(["isa", name]) == 0
+        assert said in capsys.readouterr().out, name

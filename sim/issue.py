@@ -9,6 +9,7 @@ from __future__ import annotations
 from rvgpu.isa.prims import imax, imin, ld32, sel, st32, st64, wrap, zero
 from rvgpu.sim.handlers import reshape
 from rvgpu.sim.memory import CLEAN, DIRTY, WINDOW, dram_moved, l1_load, l1_store, record, take_from
+from rvgpu.sim.occupancy import class_cycles
 from rvgpu.sim.operands import place
 from rvgpu.sim.state import (
     CAUSE,
@@ -40,7 +41,7 @@ C_SPM, C_L1, C_DRAM, C_L2 = CAUSE["data.scratchpad"], CAUSE["data.l1"], CAUSE["d
 R_OK, R_FAULT, R_DEADLOCK, R_LIMIT = 0, 1, 2, 3
 
 # what an instruction costs its unit
-COST_ONE, COST_LANES, COST_EXP, COST_DIV, COST_WIDE, COST_RED, COST_MEM, COST_MM, COST_TILE, COST_GATHER = range(10)
+COST_ONE, COST_CLASS, COST_EXP, COST_MM, COST_TILE = range(5)
 U_NONE, U_VALU, U_EXP, U_LSU, U_MATRIX, U_TILE = range(6)
 LAST_UNIT = U_TILE
 FIRST, LAST, READ, CAUSED = range(4)  # of a register on the board
@@ -60,6 +61,7 @@ def prepare(w: Warp, r: Rec, p: Plan, g: Gpu) -> int:
     legal = r.valid != 0 and (r.needs_vtype == 0 or w.vill == 0)
     p.shape = w.shape
     p.cycles = unit_cost(w, r, g) if r.unit != U_NONE and legal else 1
+    p.latency = r.latency + r.passes * (p.cycles - 1)
     if known:
         return 0
     p.entry = 0
@@ -101,7 +103,7 @@ def find_ready(c: Core, n: int, g: Gpu) -> int:
         why = sel(at > t, C_UNIT, why)
         t = imax(at, t)
         if r.cost != COST_MM:
-            at = w.board[4 * reg + FIRST] + 1 - r.latency  # the new value comes after the old one
+            at = w.board[4 * reg + FIRST] + r.after  # the new value comes after the old one
             why = sel(at > t, w.board[4 * reg + CAUSED], why)
             t = imax(at, t)
     c.ready[n] = t
@@ -111,22 +113,16 @@ def find_ready(c: Core, n: int, g: Gpu) -> int:
 
 
 def unit_cost(w: Warp, r: Rec, g: Gpu) -> int:
-    """Occupancy of the instruction's unit, in cycles: lanes: ceil(vl x SEW / DLEN); wide: twice that; exp: vl / exp lanes; div: vl / div lanes;
-    red: lanes + 4 steps of the tree; tile: vl x 4 bytes / tile move rate; gather: one element a cycle; mm: ceil(tm / rows) x ceil(tn / columns)
-    x ceil(tk / depth) of the array, whose sides follow from its rate (512 for bf16: 16 x 16 x 2; f64 has a quarter of f32's rate)."""
+    """Occupancy of the instruction's unit, in cycles: vector classes as `occupancy.class_cycles` says; exp: vl / exp lanes; tile: vl x 4 bytes /
+    tile move rate; mm: ceil(tm / rows) x ceil(tn / columns) x ceil(tk / depth) of the array, whose sides follow from its rate (512 for bf16: 16 x
+    16 x 2; f64 has a quarter of f32's rate)."""
     k = r.cost
-    if k == COST_LANES or k == COST_WIDE or k == COST_RED:
-        bits = (8 << w.sew) * 2 if k == COST_WIDE else 8 << w.sew
-        lanes = imax(1, (w.vl * bits + g.dlen - 1) // g.dlen)
-        return lanes + 4 if k == COST_RED else lanes
+    if k == COST_CLASS:
+        return class_cycles(w, r, g)
     if k == COST_EXP:
         return imax(1, (w.vl + g.exp_lanes - 1) // g.exp_lanes)
-    if k == COST_DIV:
-        return imax(1, (w.vl + g.div_lanes - 1) // g.div_lanes)
-    if k == COST_TILE:
+    if k == COST_TILE and r.mem == M_NONE:
         return imax(1, (w.vl * 4 + g.tile_bytes - 1) // g.tile_bytes)
-    if k == COST_GATHER:
-        return imax(1, w.vl)
     if k == COST_MM:
         rate = g.mac16 if w.sew == 1 else g.mac32 if w.sew == 2 else imax(1, g.mac32 >> 2) if w.sew == 3 else g.mac8
         depth = 2 if w.sew == 1 else 4 if w.sew == 0 else 1
@@ -185,12 +181,12 @@ def retire(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, e: int) -> int:
     cost = p.cycles
     if unit != U_NONE:
         start = imax(e, c.free[unit])
-    first = start + r.latency
+    first = start + p.latency
     last = first + cost - 1
     cause = r.cause
     if r.mem != M_NONE:
         done = memory_time(c, w, r, g, start)
-        cost = w.mem_count
+        cost = imax(w.mem_count, p.cycles)
         last = first
         if r.mem == M_LOAD or r.mem == M_VLOAD:
             if w.mem_kind == 1:

@@ -21,19 +21,19 @@ OK, F_ILLEGAL, F_MEMORY, F_JUMP, F_CONTROL, F_TILE, F_TRAP, F_VTYPE, F_BARRIER, 
 class Rec(ctypes.Structure):
     """A predecoded instruction; one per halfword of text. What issue and handlers read stands together in front."""
 
-    _fields_ = [("pc", U64), ("imm", I64), ("latency", U32),
+    _fields_ = [("pc", U64), ("imm", I64), ("latency", U32), ("after", ctypes.c_int32),
                 *((name, U8) for name in ("size", "rd", "rs1", "rs2", "rs3", "vm", "valid", "vector", "unit", "cost", "cause", "chain", "nsrc")),
-                ("src", U8 * 5), ("srckind", U8 * 5), *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg", "fields",
-                                                                                "overlap")),
+                ("src", U8 * 5), ("srckind", U8 * 5), *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg", "cls",
+                                       "counts", "fields", "overlap", "eew", "whole", "longest", "passes")),
                 ("handler", U64 * 4)]
 
 
 class Plan(ctypes.Structure):
-    """What a core knows about an instruction under the vector configuration `shape`: its handler (0: illegal), its unit's cycles, how many
-    registers each operand spans; and how often it ran."""
+    """What a core knows about an instruction under the vector configuration `shape`: its handler (0: illegal), its unit's cycles, the
+    cycles to its first element, how many registers each operand spans; and how often it ran."""
 
-    _fields_ = [("shape", I64), ("entry", U64), ("cycles", I64), ("count", I64), ("issue_cycles", I64), ("span", U8 * 5), ("dstspan", U8),
-                ("fault", U8)]
+    _fields_ = [("shape", I64), ("entry", U64), ("cycles", I64), ("latency", I64), ("count", I64), ("issue_cycles", I64), ("span", U8 * 5),
+                ("dstspan", U8), ("fault", U8)]
 
 
 class Warp(ctypes.Structure):
@@ -73,7 +73,7 @@ class Gpu(ctypes.Structure):
                 ("l2_latency", I64), ("l2_hits", I64), ("l2_misses", I64),
                 ("dram_queue", U64), ("dram_latency", I64), ("dram_last", I64), ("dram_lines", I64), ("dram_busy", I64),
                 ("l1_sets", I64), ("l1_ways", I64), ("l1_hit", I64), ("l1_misses", I64), ("dma_per_line_256", I64), ("dma_factor", I64),
-                ("dma_transfers", I64), ("spm_latency", I64), ("spm_bytes", I64), ("dlen", I64), ("exp_lanes", I64), ("div_lanes", I64),
+                ("dma_transfers", I64), ("spm_latency", I64), ("spm_bytes", I64), ("dlen", I64), ("exp_lanes", I64), ("classes", I64 * (9 * 36)),
                 ("tile_bytes", I64), ("mac16", I64), ("mac32", I64), ("mac8", I64), ("mm_latency", I64), ("queue", I64), ("branch", I64),
                 ("barrier", I64), ("dispatch", I64), ("ncta", I64), ("next_cta", I64), ("entry", I64), ("args", I64), ("stack", I64),
                 ("launch_warps", I64), ("order", I64), ("trace", U64), ("trace_n", I64), ("trace_cap", I64), ("end", I64), ("macs", I64),

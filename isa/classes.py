@@ -53,8 +53,8 @@ def _iterative(m: Any) -> float:
 
 C = TimingClass
 VECTOR: dict[str, TimingClass] = {
-    "vload_segment": C("segment loads", r"vl(s|[uo]x)?seg\d\w*\.v", MEMORY, per_element=1),
-    "vstore_segment": C("segment stores", r"vs(s|[uo]x)?seg\d\w*\.v", MEMORY, per_element=1, like="vload_segment"),
+    "vload_segment": C("segment loads", r"vl(s|[uo]x)?seg\d\w*\.v", MEMORY, per_register=4),
+    "vstore_segment": C("segment stores", r"vs(s|[uo]x)?seg\d\w*\.v", MEMORY, per_register=4, like="vload_segment"),
     "vmem_strided": C("strided and indexed loads and stores", r"v[ls](se|[uo]xei)\d+\.v", MEMORY, per_element=1),
     "vload": C("unit-stride, whole-register and mask loads", r"vl(e\d+(ff)?|\dre\d+|m)\.v", MEMORY, per_register=1),
     "vstore": C("unit-stride, whole-register and mask stores", r"vs(e\d+|\dr|m)\.v", MEMORY, per_register=1, like="vload"),
@@ -78,8 +78,8 @@ VECTOR: dict[str, TimingClass] = {
     "vslideup": C("slides up", r"vf?slide1?up\.\w+", per_register=1, like="vint"),
     "vslidedown": C("slides down", r"vf?slide1?down\.\w+", per_register=1, like="vslideup"),
     "vgather_x": C("gathers of one element", r"vrgather\.v[xi]", per_register=1, like="vint"),
-    "vgather": C("gathers", r"vrgather(ei16)?\.vv", PAIRS, per_element=1),
-    "vcompress": C("compress", r"vcompress\.vm", PAIRS, per_element=1),
+    "vgather": C("gathers", r"vrgather(ei16)?\.vv", PAIRS, per_register=2),
+    "vcompress": C("compress", r"vcompress\.vm", PAIRS, per_register=1, like="vgather"),
     "vfw": C("widening FP arithmetic", r"vfw(add|sub|mul|n?m(acc|sac))\w*\.\w+", WIDE, per_register=1, like="vwmul"),
     "vwmul": C("widening multiplies", r"vw(mul|macc)\w*\.\w+", WIDE, per_register=1, longest=True),
     "vwide": C("widening addition and subtraction", r"vw(add|sub)u?\.\w+|vwsll\.\w+", WIDE, per_register=1, like="vwmul"),

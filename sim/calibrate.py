@@ -79,7 +79,7 @@ class _Class:
         self.wanted = np.array([self.nearest(n) for n in members], float)
         self.price = PRICE / len(members)
         self.at_most = np.array([loops.rows[n].name in AT_MOST for n in members])
-        self.default = resolve(name, Occupancy(), machine)
+        self.default = resolve(name, Occupancy(), machine)  # also what the class that it is like was fitted to
         self.longest = VECTOR[name].longest
 
     def nearest(self, n: int) -> int:
@@ -157,7 +157,7 @@ class _Class:
 
     def paid(self, terms: Sequence[int], factor: float) -> float:
         """The price of the parameters: least for those that the class has by default, then for a start-up."""
-        return self.price * (sum(1.0 if self.default[t] else 1.5 if t == 0 else 4.0 for t in terms) + 2 * (factor != 1))
+        return self.price * (sum(1.0 if self.default[t] else 1.5 if t == 0 else 6.0 for t in terms) + 2 * (factor != 1))
 
     def descend(self, p: Terms, at: float, terms: Sequence[int]) -> tuple[Terms, float]:
         """Steps on the grid along one parameter or two at once, while they help."""
@@ -177,16 +177,23 @@ class _Class:
 
 
 def fit(loops: Loops, machine: Machine, use: Sequence[int] | None = None) -> Machine:
-    """The machine with every class that has loops among `use` (all) fitted to them; other classes keep what they have."""
+    """The machine with every class that has loops among `use` (all) fitted to them; other classes keep what they have. A class that is
+    like another starts from what the other was fitted to."""
     groups: dict[str, list[int]] = {}
     for n in range(len(loops.rows)) if use is None else use:
         groups.setdefault(loops.rows[n].cls, []).append(n)
-    fitted = {}
-    for name, members in groups.items():
-        p, _ = _Class(loops, name, machine, members).fit()
-        fitted[name] = Occupancy(**dict(zip(PARAMETERS, p, strict=True)))
-    kept = {name: getattr(machine.classes, name) for name in VECTOR}
-    return msgspec.structs.replace(machine, classes=Classes(**(kept | fitted)))
+    classes = {name: getattr(machine.classes, name) for name in VECTOR}
+    for name in sorted(groups, key=_depth):
+        now = msgspec.structs.replace(machine, classes=Classes(**(classes | {name: Occupancy()})))
+        p, _ = _Class(loops, name, now, groups[name]).fit()
+        classes[name] = Occupancy(**dict(zip(PARAMETERS, p, strict=True)))
+    return msgspec.structs.replace(machine, classes=Classes(**classes))
+
+
+def _depth(name: str) -> int:
+    """How many classes stand behind it that it is like."""
+    like = VECTOR[name].like
+    return 1 + _depth(like) if like else 0
 
 
 def cross_validate(loops: Loops, machine: Machine, seed: int) -> tuple[Score, Score]:

@@ -79,7 +79,8 @@ def prepare(w: Warp, r: Rec, p: Plan, g: Gpu) -> int:
 def find_ready(c: Core, n: int, g: Gpu) -> int:
     """Operands. The warp's next instruction may issue when all its sources are there: a scalar, or the first element of a vector when the class
     chains (`first`), else the cycle after the last element (`last` + 1). A destination may be written from the cycle after its last reader
-    started, and so that its first new element comes after the first old one; multiplies on one tile follow back to back."""
+    started, and so that its first new element comes after the first old one; or, where `core.write_after_write` says so, once the old value is
+    there (x and f registers; results of reductions); multiplies on one tile follow back to back."""
     w = ptr(Warp, c.warps + n * WARP_BYTES)
     if w.state != RUN:
         c.ready[n] = NEVER
@@ -174,8 +175,9 @@ def memory_time(c: Core, w: Warp, r: Rec, g: Gpu, t: int) -> int:
 
 
 def retire(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, e: int) -> int:
-    """After issue at e the instruction starts when its unit is free, in order; its first element is there after the class's latency, its last
-    occupancy - 1 later, and never before its sources' last elements + latency."""
+    """After issue at e the instruction starts when its unit is free, in order; its first element is there after the class's latency
+    (for reductions `reduction_passes` x (occupancy - 1) later still), its last occupancy - 1 later, and never before its sources' last elements
+    + latency. A load or store holds its unit as long as memory and its class say."""
     unit = r.unit
     start = e
     cost = p.cycles

@@ -31,20 +31,21 @@ def class_cycles(w: Warp, r: Rec, g: Gpu) -> int:
 
 
 def elements(w: Warp, r: Rec) -> int:
-    """How many elements the instruction works on: vl, of each field."""
-    return w.vl * r.fields
+    """How many elements the instruction works on: vl (one, where vl is 0), of each field."""
+    return imax(1, w.vl) * r.fields
 
 
 def register_bits(w: Warp, r: Rec, g: Gpu) -> int:
     """The bits of the registers that its class counts, of every source register for each destination register where it counts pairs."""
     if r.whole != 0:
         return r.whole * g.vlenb * 8
+    n = elements(w, r)
     bits = 8 << w.sew
     if r.counts == PAIRS:
-        return w.vl * bits * imax(1, w.lmul8 >> 3)
+        return n * bits * imax(1, w.lmul8 >> 3)
     if r.counts == WIDE:
-        return w.vl * bits * 2
-    return elements(w, r) * (r.eew if r.eew != 0 else bits)
+        return n * bits * 2
+    return n * (r.eew if r.eew != 0 else bits)
 
 
 def class_table(machine: Machine) -> Iterator[int]:

@@ -234,6 +234,7 @@ def test_bad_tables(content, code, tmp_path, capsys):
     assert f"error[{code}]" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason=f"the measured table is not part of the repository ({DATA}, or RVGPU_LEDGER)")
 def test_the_bars():
     """Mean absolute error at most 8 % over all rows and 10 % on each machine; at least 85 % of the rows within 10 %."""

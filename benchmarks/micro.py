@@ -193,9 +193,12 @@ MICROS: list[Micro] = [
           {"core.write_after_write": "all", "latency.reduction_passes": 2}),
     Micro("results", "a reduction's result", vector(4, "mark: vredsum.vs v0, v8, v12\nend: vadd.vv v16, v0, v8\n"), 15,
           "latency 8 and one pass of occupancy 8 - 1: the sum is complete", {"latency.reduction_passes": 1}),
-    Micro("memory", "a chain of misses", "mark: ld t0, 0(a0)\nld t2, 0(t0)\nend: addi t2, t2, 1\n", 464 + 464, "the second address is what the first load brings"),
+    Micro("memory", "a chain of misses", "mark: ld t0, 0(a0)\nld t2, 0(t0)\nend: addi t2, t2, 1\n", 464 + 464,
+          "the second address is what the first load brings"),
     Micro("memory", "misses beyond the L1's 16", "mark: ld t0, 0(a0)\n" + "".join(
-        f"ld {x}, {64 * n}(a0)\n" for n, x in enumerate("s0 s1 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t1 t2 t3 t4".split(), 1)) + "end: addi t4, t4, 1\n", 464 + 460, "the 17th miss takes the first's slot at 464; L2 60 + DRAM 400 later it is there"),
+        f"ld {x}, {64 * n}(a0)\n" for n, x in enumerate(
+            "s0 s1 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t1 t2 t3 t4".split(), 1)) + "end: addi t4, t4, 1\n", 464 + 460,
+          "the 17th miss takes the first's slot at 464; L2 60 + DRAM 400 later it is there"),
     Micro("scratchpad", "every other bank", vector(4, "li t2, 64\nmark: vlse32.v v0, (a4), t2\nvlse32.v v4, (a4), t2\nvlse32.v v8, (a4), t2\n"
                                                    "end: vlse32.v v12, (a4), t2\n"), 32, "half of 64 elements; the 4th issues when the 2nd starts"),
     Micro("dma", "multiplies beside a transfer", RING.replace("{row}", "1024") + MATRIX + "mark: amoswap.d t4, zero, (t2)\n"

@@ -42,9 +42,10 @@ def number(x: float) -> str:
 
 def timing() -> str:
     base = load_machine("base")
-    rules = [("Issue", issue.step), ("Operands", issue.find_ready), ("Units", issue.unit_cost), ("Vector classes", occupancy.class_cycles), ("Results", issue.retire),
-             ("Loads and stores", issue.memory_time), ("L1", memory.l1_load), ("Stores", memory.l1_store), ("L2", memory.l2_line),
-             ("Shared queues", memory.take), ("DMA", control.dma_go), ("DMA lines", control.dma_row), ("Waiting for DMA", control.dma_wait),
+    rules = [("Issue", issue.step), ("Operands", issue.find_ready), ("Units", issue.unit_cost), ("Vector classes", occupancy.class_cycles),
+             ("Results", issue.retire), ("Loads and stores", issue.memory_time), ("L1", memory.l1_load), ("Stores", memory.l1_store),
+             ("L2", memory.l2_line), ("Shared queues", memory.take), ("DMA", control.dma_go),
+             ("DMA lines", control.dma_row), ("Waiting for DMA", control.dma_wait),
              ("Barriers", control.barrier), ("Cores", issue.run), ("End of a run", issue.drain), ("Where the cycles went", issue.account)]
     classes = [[n, UNITS[t.unit], COSTS[t.cost], latency(base, t), "yes" if t.chain else "no", t.cause] for n, t in CLASSES.items()]
     vector = [[f"`{n}`", c.what, COUNTS[c.counts] + (", longest" if c.longest else ""), c.like,
@@ -67,9 +68,9 @@ Latencies are `base`'s, from `isa/machines/base.toml`, where each number cites i
 
 ## Vector classes
 
-What each of the {len(VECTOR)} vector classes holds, in what its time is counted, and `base`'s parameters: start-up, per register, per element, factor per SEW
-doubling. A machine that gives nothing for a class has what it gives for the class that it is *like*, else what follows from its DLEN and latencies
-(`isa/classes.py`). Machines fitted to measurements: docs/accuracy.md.
+What each of the {len(VECTOR)} vector classes holds, in what its time is counted, and `base`'s parameters: start-up, per register, per element,
+factor per SEW doubling. A machine that gives nothing for a class has what it gives for the class that it is *like*, else what follows from its
+DLEN and latencies (`isa/classes.py`). Machines fitted to measurements: docs/accuracy.md.
 
 {table(["class", "instructions", "counts", "like", "start-up", "per register", "per element", "factor"], vector)}
 

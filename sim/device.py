@@ -331,6 +331,7 @@ class Device:
         cycles = max(1, self.engine.call("drain", g) if g.timed else self.time)
         total = cycles * len(self.cores)
         stalls = {name: sum(c.stall[n] for c in self.cores) for n, name in enumerate(CAUSES)}
+        stalls["issued"] -= sum(max(0, c.accounted - cycles) for c in self.cores)  # a run ends when its last instruction issues
         stalls["idle"] += total - sum(stalls.values())
         instructions = sum(c.instructions for c in self.cores)
 

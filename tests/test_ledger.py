@@ -40,9 +40,10 @@ def test_every_vector_instruction_has_its_class():
 
 
 @pytest.mark.parametrize("name, cls", [
-    ("vadd.vi", "vadd"), ("vadc.vvm", "vint"), ("vand.vx", "vint"), ("vmadc.vv", "vcmp"), ("vmadd.vx", "vmul"), ("vmand.mm", "vmask"), ("vsmul.vv", "vmul"),
-    ("vwmaccus.vx", "vwmul"), ("vwaddu.wv", "vwide"), ("vwredsumu.vs", "vred"), ("vfwredosum.vs", "vfredo"), ("vfredmin.vs", "vfredm"),
-    ("vfwredusum.vs", "vfred"), ("vfrdiv.vf", "vfdiv_f"), ("vfdiv.vv", "vfdiv"), ("vfncvt.rod.f.f.w", "vncvt"), ("vfmv.v.f", "vint"),
+    ("vadd.vi", "vadd"), ("vadc.vvm", "vint"), ("vand.vx", "vint"), ("vmadc.vv", "vcmp"), ("vmadd.vx", "vmul"), ("vmand.mm", "vmask"),
+    ("vsmul.vv", "vmul"), ("vwmaccus.vx", "vwmul"), ("vwaddu.wv", "vwide"), ("vwredsumu.vs", "vred"), ("vfwredosum.vs", "vfredo"),
+    ("vfredmin.vs", "vfredm"), ("vfwredusum.vs", "vfred"), ("vfrdiv.vf", "vfdiv_f"),
+    ("vfdiv.vv", "vfdiv"), ("vfncvt.rod.f.f.w", "vncvt"), ("vfmv.v.f", "vint"),
     ("vfmerge.vfm", "vint"), ("vfmv.s.f", "vmove_s"), ("vfmv.f.s", "vmove_f"), ("vfslide1up.vf", "vslideup"), ("vrgatherei16.vv", "vgather"),
     ("vl4re32.v", "vload"), ("vle8ff.v", "vload"), ("vlm.v", "vload"), ("vs2r.v", "vstore"), ("vse64.v", "vstore"), ("vsse16.v", "vmem_strided"),
     ("vluxei32.v", "vmem_strided"), ("vlseg8e64ff.v", "vload_segment"), ("vssseg2e8.v", "vstore_segment"), ("vsoxseg3ei16.v", "vstore_segment"),
@@ -69,8 +70,9 @@ def _old(name: str, vl: int, sew: int, m) -> int:
     return 1 if row.fmt == "mm" or name in ("vmv.x.s", "vfmv.f.s", "vcpop.m", "vfirst.m") else lanes
 
 
-OLD = ["vadd.vv", "vand.vx", "vsll.vi", "vmul.vv", "vmacc.vx", "vfadd.vf", "vfmacc.vv", "vredsum.vs", "vfredusum.vs", "vfredosum.vs", "vfredmax.vs", "viota.m",
-       "vid.v", "vdiv.vv", "vremu.vx", "vfdiv.vv", "vfrdiv.vf", "vfsqrt.v", "vrgather.vv", "vrgather.vx", "vrgather.vi", "vcompress.vm", "vwadd.vv",
+OLD = ["vadd.vv", "vand.vx", "vsll.vi", "vmul.vv", "vmacc.vx", "vfadd.vf", "vfmacc.vv", "vredsum.vs", "vfredusum.vs", "vfredosum.vs", "vfredmax.vs",
+       "viota.m", "vid.v", "vdiv.vv", "vremu.vx", "vfdiv.vv", "vfrdiv.vf", "vfsqrt.v", "vrgather.vv", "vrgather.vx", "vrgather.vi", "vcompress.vm",
+       "vwadd.vv",
        "vwmulu.vx", "vnsrl.wi", "vfwcvt.f.f.v", "vfncvt.f.f.w", "vmand.mm", "vmv.x.s", "vfmv.f.s", "vcpop.m", "vfirst.m", "vmseq.vv", "vmflt.vf",
        "vslideup.vx", "vslide1down.vx", "vmv.s.x", "vfmv.s.f", "vmv.v.v", "vfcvt.f.x.v", "vzext.vf2", "vmerge.vvm", "vmv4r.v"]
 
@@ -171,14 +173,16 @@ def test_the_loops_are_the_measured_ones():
     assert of("vfmv.f.s ft0,v8", 32, 1)[7] == "ft7,v15"
 
 
-ROWS_OF_A_TABLE = [(i, f"e{s}m{m}") for i in ("vadd.vv v8,v16,v24", "vand.vv v8,v16,v24", "vfadd.vv v8,v16,v24", "vredsum.vs v8,v16,v24", "vrgather.vv v8,v16,v24",
-                                              "vfdiv.vv v8,v16,v24", "vmul.vv v8,v16,v24", "vmv.x.s t0,v8") for s in (16, 32, 64) for m in (1, 2, 4, 8)]
+ROWS_OF_A_TABLE = [(i, f"e{s}m{m}") for i in ("vadd.vv v8,v16,v24", "vand.vv v8,v16,v24", "vfadd.vv v8,v16,v24", "vredsum.vs v8,v16,v24",
+                                              "vrgather.vv v8,v16,v24", "vfdiv.vv v8,v16,v24", "vmul.vv v8,v16,v24", "vmv.x.s t0,v8")
+                   for s in (16, 32, 64) for m in (1, 2, 4, 8)]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A table as a known machine makes it, its cycles rounded as published ones are."""
-    truth = load_machine("x60", {"classes.vint.per_register": 3, "classes.vfdiv.per_register": 0, "classes.vfdiv.per_element": 2.5, "classes.vfdiv.start_up": 5})
+    truth = load_machine("x60", {"classes.vint.per_register": 3, "classes.vfdiv.per_register": 0, "classes.vfdiv.per_element": 2.5,
+                                 "classes.vfdiv.start_up": 5})
     path = tmp_path_factory.mktemp("ledger") / "made.csv"
     rows = [Measured(i, int(v[1:3]), 8 * int(v[4:]), 1.0) for i, v in ROWS_OF_A_TABLE]
     loops = Loops(truth, rows)

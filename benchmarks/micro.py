@@ -27,7 +27,7 @@ class Micro:
     text: str
     predicted: int
     why: str
-    machine: Mapping[str, int] = field(default_factory=dict)
+    machine: Mapping[str, int | float | str] = field(default_factory=dict)
     ctas: int = 1
     data: int = 1 << 16  # bytes of the buffer whose address is argument 0
 
@@ -37,6 +37,13 @@ SET = "vsetvli t0, zero, e32, m{m}, ta, ma\n"
 
 def vector(m: int, body: str) -> str:
     return SET.replace("{m}", str(m)) + body
+
+
+def fourth(m: int, text: str, sew: str = "e32") -> str:
+    """Four times the instruction, with other destinations (aligned to LMUL 4) at {}. The unit's queue holds two, so that the fourth issues when the
+    second starts: one occupancy after the first."""
+    names = ("mark: ", "", "", "end: ")
+    return SET.replace("{m}", str(m)).replace("e32", sew) + "".join(f"{n}{text.format(16 + 4 * k)}\n" for k, n in enumerate(names))
 
 
 MATRIX = """ld s0, 8(a0)
@@ -153,6 +160,50 @@ MICROS: list[Micro] = [
           "36 instructions of four warps: each warp issues every 4 cycles as if it were alone", {"core.warps": 4}),
     Micro("warps", "four warps share the scalar slot", "mark:\naddi t0, t0, 1 {8}\nend: nop\n", 8,
           "greedy: the warp that issued last goes on", {"core.warps": 4}),
+    Micro("classes", "start-up and registers", fourth(4, "vand.vv v{}, v8, v8"), 6,
+          "start-up 2 and 4 registers at 1 each: 6 cycles; the 4th issues when the 2nd starts", {"classes.vint.start_up": 2}),
+    Micro("classes", "a narrow datapath", fourth(1, "vand.vv v{}, v8, v8"), 4, "512 bits / DLEN 128 = 4 passes", {"vector.dlen": 128}),
+    Micro("classes", "elements", fourth(2, "vfsqrt.v v{}, v8"), 8, "32 lanes / 4 a cycle = 8 cycles each"),
+    Micro("classes", "a factor per SEW doubling", fourth(2, "vmul.vv v{}, v8, v8", "e64"), 8,
+          "e64: 16 elements x 1/8 x factor 4 = 8 cycles, longer than the 2 of the registers",
+          {"classes.vmul.per_element": 0.125, "classes.vmul.sew_factor": 4}),
+    Micro("classes", "multiplies: the longer time", fourth(2, "vmul.vv v{}, v8, v8"), 4,
+          "e32: 32 elements x 1/8 = 4 cycles, longer than the 2 of the registers", {"classes.vmul.per_element": 0.125, "classes.vmul.sew_factor": 4}),
+    Micro("classes", "register pairs", fourth(4, "vrgather.vv v{}, v8, v8"), 16, "4 destination x 4 source registers, 1 cycle each",
+          {"classes.vgather.per_register": 1, "classes.vgather.per_element": 0}),
+    Micro("classes", "a gather by elements", fourth(1, "vrgather.vv v{}, v8, v8"), 16, "16 elements, one a cycle"),
+    Micro("classes", "widening", fourth(2, "vwadd.vv v{}, v8, v10"), 4, "32 lanes of 64 bits / 512 = 4 cycles"),
+    Micro("classes", "narrowing", fourth(2, "vnsrl.wi v{}, v8, 3"), 4, "32 lanes of 64 bits / 512 = 4 cycles"),
+    Micro("classes", "a reduction", fourth(4, "vredsum.vs v{}, v8, v8"), 8, "4 steps of the tree and 4 registers"),
+    Micro("classes", "vl, not LMUL", "li t0, 65\nvsetvli t0, t0, e32, m8, ta, ma\nmark: vand.vv v0, v8, v8\nvand.vv v16, v8, v8\n"
+          "vand.vv v24, v8, v8\nend: vand.vv v0, v8, v8\n", 5, "ceil(65 x 32 / 512) = 5 cycles"),
+    Micro("classes", "whole-register moves", "li t0, 1\nvsetvli t0, t0, e32, m1, ta, ma\nmark: vmv8r.v v0, v8\nvmv8r.v v16, v8\nvmv8r.v v24, v8\n"
+          "end: vmv8r.v v0, v8\n", 8, "8 registers, although vl is 1", {"vector.whole_moves": "registers"}),
+    Micro("classes", "strided loads", "mv t1, a4\nli t2, 8\n" + fourth(1, "vlse32.v v{}, (t1), t2"), 32, "16 elements at 2 cycles each",
+          {"classes.vmem_strided.per_element": 2}),
+    Micro("classes", "segment loads", "mv t1, a4\n" + fourth(2, "vlseg2e32.v v{}, (t1)"), 16, "2 fields x 2 registers at 4 cycles each"),
+    Micro("classes", "a class that is like another", fourth(2, "vfsqrt.v v{}, v8"), 10, "vfsqrt is like vfdiv: 2 registers at 5 cycles",
+          {"classes.vfdiv.per_register": 5, "classes.vfdiv.per_element": 0}),
+    Micro("results", "a scalar written again, in order", vector(1, "mark: vmv.x.s t1, v8\nend: vmv.x.s t1, v9\n"), 1,
+          "the second result comes after the first: no wait"),
+    Micro("results", "a scalar written again, waiting", vector(1, "mark: vmv.x.s t1, v8\nend: vmv.x.s t1, v9\n"), 6,
+          "latency 6 until t1 is there", {"core.write_after_write": "scalar"}),
+    Micro("results", "a reduction written again, waiting", vector(4, "mark: vredsum.vs v0, v8, v12\nend: vredsum.vs v0, v8, v12\n"), 23,
+          "latency 8 and two passes of occupancy 8 - 1 until v0 is there, then the cycle after",
+          {"core.write_after_write": "all", "latency.reduction_passes": 2}),
+    Micro("results", "a reduction's result", vector(4, "mark: vredsum.vs v0, v8, v12\nend: vadd.vv v16, v0, v8\n"), 15,
+          "latency 8 and one pass of occupancy 8 - 1: the sum is complete", {"latency.reduction_passes": 1}),
+    Micro("memory", "a chain of misses", "mark: ld t0, 0(a0)\nld t2, 0(t0)\nend: addi t2, t2, 1\n", 464 + 464,
+          "the second address is what the first load brings"),
+    Micro("memory", "misses beyond the L1's 16", "mark: ld t0, 0(a0)\n" + "".join(
+        f"ld {x}, {64 * n}(a0)\n" for n, x in enumerate(
+            "s0 s1 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t1 t2 t3 t4".split(), 1)) + "end: addi t4, t4, 1\n", 464 + 460,
+          "the 17th miss takes the first's slot at 464; L2 60 + DRAM 400 later it is there"),
+    Micro("scratchpad", "every other bank", vector(4, "li t2, 64\nmark: vlse32.v v0, (a4), t2\nvlse32.v v4, (a4), t2\nvlse32.v v8, (a4), t2\n"
+                                                   "end: vlse32.v v12, (a4), t2\n"), 32, "half of 64 elements; the 4th issues when the 2nd starts"),
+    Micro("dma", "multiplies beside a transfer", RING.replace("{row}", "1024") + MATRIX + "mark: amoswap.d t4, zero, (t2)\n"
+          + "sf.mm.f.f mt0, v8, v16\n" * 64 + "amoswap.d t5, t4, (t3)\nend: nop\n", 1483,
+          "64 x 16 cycles of multiplies hide behind the transfer's 1,483"),
     Micro("launch", "an empty kernel", "", 620, "launch 600 + dispatch 20"),
 ]
 

@@ -14,12 +14,13 @@ sys.path.insert(0, str(DOCS.parent))
 
 from benchmarks.micro import MICROS  # noqa: E402
 
+from rvgpu.isa.classes import COUNTS, VECTOR, resolve  # noqa: E402
 from rvgpu.isa.describe import groups_of, pattern  # noqa: E402
 from rvgpu.isa.gloss import gloss  # noqa: E402
 from rvgpu.isa.machine import load_machine, machine_names  # noqa: E402
 from rvgpu.isa.rows import FORMATS, ROWS  # noqa: E402
-from rvgpu.sim import control, issue, memory  # noqa: E402
-from rvgpu.sim.program import CLASSES  # noqa: E402
+from rvgpu.sim import control, issue, memory, occupancy  # noqa: E402
+from rvgpu.sim.program import CLASSES, latency  # noqa: E402
 
 NOTE = "<!-- written by docs/generate.py (`make docs`): do not edit -->\n"
 COSTS = {getattr(issue, n): n.removeprefix("COST_").lower() for n in dir(issue) if n.startswith("COST_")}
@@ -35,13 +36,20 @@ def table(head: list[str], rows: list[list[object]]) -> str:
     return "\n".join(["| " + " | ".join(map(str, r)) + " |" for r in [head, ["---"] * len(head), *rows]])
 
 
+def number(x: float) -> str:
+    return f"{x:g}"
+
+
 def timing() -> str:
     base = load_machine("base")
-    rules = [("Issue", issue.step), ("Operands", issue.find_ready), ("Units", issue.unit_cost), ("Results", issue.retire),
-             ("Loads and stores", issue.memory_time), ("L1", memory.l1_load), ("Stores", memory.l1_store), ("L2", memory.l2_line),
-             ("Shared queues", memory.take), ("DMA", control.dma_go), ("DMA lines", control.dma_row), ("Waiting for DMA", control.dma_wait),
+    rules = [("Issue", issue.step), ("Operands", issue.find_ready), ("Units", issue.unit_cost), ("Vector classes", occupancy.class_cycles),
+             ("Results", issue.retire), ("Loads and stores", issue.memory_time), ("L1", memory.l1_load), ("Stores", memory.l1_store),
+             ("L2", memory.l2_line), ("Shared queues", memory.take), ("DMA", control.dma_go),
+             ("DMA lines", control.dma_row), ("Waiting for DMA", control.dma_wait),
              ("Barriers", control.barrier), ("Cores", issue.run), ("End of a run", issue.drain), ("Where the cycles went", issue.account)]
-    classes = [[n, UNITS[t.unit], COSTS[t.cost], getattr(base.latency, t.latency), "yes" if t.chain else "no", t.cause] for n, t in CLASSES.items()]
+    classes = [[n, UNITS[t.unit], COSTS[t.cost], latency(base, t), "yes" if t.chain else "no", t.cause] for n, t in CLASSES.items()]
+    vector = [[f"`{n}`", c.what, COUNTS[c.counts] + (", longest" if c.longest else ""), c.like,
+               *(number(x) for x in resolve(n, getattr(base.classes, n), base))] for n, c in VECTOR.items()]
     micros = [[m.rule, m.name, m.predicted, m.why] for m in MICROS]
     return f"""{NOTE}
 # Timing rules
@@ -57,6 +65,14 @@ launch ({base.gpu.launch_cycles} cycles on `base`, then {base.gpu.cta_dispatch_c
 Latencies are `base`'s, from `isa/machines/base.toml`, where each number cites its source or says that it is an assumption of the design.
 
 {table(["class", "unit", "occupancy", "latency", "chains", "waiting for its result counts as"], classes)}
+
+## Vector classes
+
+What each of the {len(VECTOR)} vector classes holds, in what its time is counted, and `base`'s parameters: start-up, per register, per element,
+factor per SEW doubling. A machine that gives nothing for a class has what it gives for the class that it is *like*, else what follows from its
+DLEN and latencies (`isa/classes.py`). Machines fitted to measurements: docs/accuracy.md.
+
+{table(["class", "instructions", "counts", "like", "start-up", "per register", "per element", "factor"], vector)}
 
 ## What is not modelled
 

@@ -6,11 +6,12 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from rvgpu.errors import EXIT_USAGE, Loc, RvgpuError, did_you_mean
+from rvgpu.isa.classes import VECTOR
 
 FOLDER = Path(__file__).parent / "machines"
 
@@ -28,14 +29,21 @@ class Gpu(Part, frozen=True):
 
 
 class Core(Part, frozen=True):
+    """`write_after_write`: a register that another instruction still has to write takes a new value "ordered" (its first element comes after the
+    old one's first); with "scalar" an x or f register waits until the old value is there; with "all" the result of a reduction too."""
+
     warps: int
     taken_branch_cycles: int
     queue_entries: int
+    write_after_write: Literal["ordered", "scalar", "all"] = "ordered"
 
 
 class Vector(Part, frozen=True):
+    """`whole_moves`: whether vmv<n>r.v takes the time of its `registers` or of as many lanes as `vl` says."""
+
     vlen: int
     dlen: int
+    whole_moves: Literal["registers", "vl"] = "registers"
 
 
 class MatrixUnit(Part, frozen=True):
@@ -88,7 +96,9 @@ class Dram(Part, frozen=True):
 
 
 class Latency(Part, frozen=True):
-    """First result after this many cycles, by class."""
+    """First result after this many cycles, by class. `vector_to_float` 0: as `vector_to_scalar`.
+    `vector_div_lanes_per_cycle` 0: a divider in every lane (isa/classes.py). The first result of a reduction comes
+    `reduction_passes` x (its occupancy - 1) later still."""
 
     alu: int
     mul: int
@@ -99,11 +109,30 @@ class Latency(Part, frozen=True):
     vector_mul: int
     vector_fp: int
     vector_div: int
-    vector_div_lanes_per_cycle: int
     vector_to_scalar: int
     reduction: int
     permute: int
     exp: int
+    vector_to_float: int = 0
+    vector_div_lanes_per_cycle: int = 0
+    reduction_passes: int = 1
+
+
+class Occupancy(Part, frozen=True):
+    """A timing class's parameters (isa/classes.py); what is None follows from DLEN and latencies."""
+
+    start_up: float | None = None
+    per_register: float | None = None
+    per_element: float | None = None
+    sew_factor: float | None = None
+
+
+if TYPE_CHECKING:
+    class Classes(Part, frozen=True):
+        def __getattr__(self, name: str) -> Occupancy: ...
+else:
+    Classes = msgspec.defstruct("Classes", [(name, Occupancy, Occupancy()) for name in VECTOR], bases=(Part,), frozen=True, kw_only=True,
+                                forbid_unknown_fields=True)
 
 
 class Machine(Part, frozen=True):
@@ -119,6 +148,7 @@ class Machine(Part, frozen=True):
     l2: L2
     dram: Dram
     latency: Latency
+    classes: Classes = Classes()
 
     def peak_macs_per_cycle(self, dtype: str) -> int:
         """Matrix multiply-adds per cycle of the whole GPU."""
@@ -177,8 +207,10 @@ ErrorAt = Callable[[str, str, str], RvgpuError]  # code, message, dotted field
 
 
 def _override(data: dict[str, Any], key: str, value: str | int | float) -> None:
-    section, _, field = key.partition(".")
-    part = data.setdefault(section, {}) if section and field else None
+    *sections, field = key.split(".")
+    part: Any = data if sections and field else None
+    for section in sections:
+        part = part.setdefault(section, {}) if isinstance(part, dict) else None
     if not isinstance(part, dict):
         raise RvgpuError("E505", f"override {key}={value}: a machine field is section.field, such as core.warps", exit_code=EXIT_USAGE)
     parsed: Any = value
@@ -192,6 +224,7 @@ def _override(data: dict[str, Any], key: str, value: str | int | float) -> None:
 
 def _check_names(machine: str, struct: type[Any], data: Mapping[str, Any], prefix: str, error_at: ErrorAt) -> None:
     fields = {f.name: f.type for f in msgspec.structs.fields(struct)}
+    required = [f.name for f in msgspec.structs.fields(struct) if f.required]
     for key, value in data.items():
         if key not in fields:
             kind = "section" if isinstance(value, dict) else "field"
@@ -200,12 +233,14 @@ def _check_names(machine: str, struct: type[Any], data: Mapping[str, Any], prefi
             raise error.hint(f"did you mean {prefix}{near}?" if near else f"known: {', '.join(fields)}")
         if isinstance(value, dict) and isinstance(fields[key], type) and issubclass(fields[key], Part):
             _check_names(machine, fields[key], value, f"{prefix}{key}.", error_at)
-    missing = [f for f in fields if f not in data]
+    missing = [f for f in required if f not in data]
     if missing:
         raise error_at("E506", f"machine {machine} lacks {prefix}{missing[0]}", prefix.rstrip(".") or missing[0])
 
 
 def _find(path: Path, text: str, dotted: str) -> Loc:
+    if dotted.startswith("classes.") and dotted.count(".") == 2 and f"[{dotted.rpartition('.')[0]}]" not in text:
+        dotted = dotted.rpartition(".")[0]  # a class is a line of [classes]
     section, _, field = dotted.rpartition(".")
     inside = not section
     for n, line in enumerate(text.splitlines(), 1):
@@ -239,10 +274,18 @@ def _check_values(m: Machine, error_at: ErrorAt) -> None:
     need(1 <= m.core.warps <= 16, "core.warps", f"{m.core.warps} is not in 1..16")
     for info in msgspec.structs.fields(Machine):
         part = getattr(m, info.name)
-        if isinstance(part, Part):
+        if isinstance(part, Part) and info.name != "classes":
             for f in msgspec.structs.fields(type(part)):
                 x = getattr(part, f.name)
-                need(isinstance(x, bool) or 0 < x < 2**31, f"{info.name}.{f.name}", f"{x} must be positive and below 2**31")
+                least = 1 if f.required else 0
+                need(isinstance(x, bool | str) or least <= x < 2**31, f"{info.name}.{f.name}",
+                     f"{x} must be {'positive' if least else 'at least 0'} and below 2**31")
+    need(m.latency.reduction_passes <= 8, "latency.reduction_passes", f"{m.latency.reduction_passes} is more than 8")
+    for name in VECTOR:
+        for f in msgspec.structs.fields(Occupancy):
+            x = getattr(getattr(m.classes, name), f.name)
+            low, high = (1 / 64, 64) if f.name == "sew_factor" else (-256, 4096)
+            need(x is None or low <= x <= high, f"classes.{name}.{f.name}", f"{x} is not in {low}..{high}")
     need(m.scratchpad.size_bytes % 64 == 0 and m.scratchpad.size_bytes > 0, "scratchpad.size_bytes", "must be a positive multiple of 64")
     need(m.scratchpad.size_bytes <= 1 << 28, "scratchpad.size_bytes", f"{m.scratchpad.size_bytes} is more than 2**28")
     for section in ("l1", "l2"):
@@ -256,12 +299,15 @@ def print_machine(m: Machine) -> str:
     for info in msgspec.structs.fields(Machine):
         part = getattr(m, info.name)
         if isinstance(part, Part):
-            lines += ["", f"[{info.name}]"]
-            lines += [f"{f.name} = {_toml(getattr(part, f.name))}" for f in msgspec.structs.fields(type(part))]
+            said = {f.name: getattr(part, f.name) for f in msgspec.structs.fields(type(part))}
+            lines += ["", f"[{info.name}]", *(f"{name} = {_toml(x)}" for name, x in said.items() if x != Occupancy())]
         elif info.name != "name":
             lines.append(f"{info.name} = {_toml(part)}")
     return "\n".join(lines) + "\n"
 
 
 def _toml(x: Any) -> str:
+    if isinstance(x, Occupancy):
+        said = {f.name: getattr(x, f.name) for f in msgspec.structs.fields(Occupancy)}
+        return "{ " + ", ".join(f"{name} = {y}" for name, y in said.items() if y is not None) + " }"
     return str(x).lower() if isinstance(x, bool) else f'"{x}"' if isinstance(x, str) else repr(x)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import product
 
+from rvgpu.isa.classes import timing_class
+
 # operand fields of each format, in assembly order: every bit that a row's mask leaves free is a bit of one of them
 # (but fm, rd and rs1 of `fence`: whatever they hold, the specification wants a plain fence)
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -49,8 +51,8 @@ ROWS: list[Row] = []
 
 
 def row(name: str, match: int, mask: int, fmt: str, kind: str, op: str = "", cls: str = "", **args: int) -> None:
-    """Without a timing class: the integer unit of the opcode's side, lanes (OP-V) or scalar."""
-    ROWS.append(Row(name, match, mask, fmt, kind, op, cls or ("vint" if match & 0x7F == 0x57 else "alu"), args))
+    """The timing class of a vector instruction follows from its name (isa/classes.py); of others without one: the integer unit."""
+    ROWS.append(Row(name, match, mask, fmt, kind, op, timing_class(name) or cls or ("vint" if match & 0x7F == 0x57 else "alu"), args))
 
 
 R, F3 = 0xFE00707F, 0x707F

@@ -467,6 +467,12 @@ def disasm(args: Args) -> int:
     return EXIT_OK
 
 
+def calibrate(args: Args) -> int:
+    from rvgpu.runtime.ledger import calibrate as calibrate_machines
+
+    return calibrate_machines(args.machine, args.data, args.write, args.docs, args.seed, args.json)
+
+
 def isa(args: Args) -> int:
     """All instructions, or one row with its bits and its meaning."""
     from rvgpu.isa.describe import describe_row, table

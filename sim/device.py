@@ -21,6 +21,7 @@ from rvgpu.sim.elf import BASE, Image, link, load
 from rvgpu.sim.engine import Engine
 from rvgpu.sim.engine import engine as compiled
 from rvgpu.sim.memory import ORDER, SET_BYTES, WAYS, WINDOWS
+from rvgpu.sim.occupancy import class_table
 from rvgpu.sim.program import predecode
 from rvgpu.sim.reference import Reference
 from rvgpu.sim.state import (
@@ -214,7 +215,8 @@ class Device:
         g.dma_per_line_256, g.dma_factor = max(1, 256 * 64 // m.dma.bytes_per_cycle), m.dma.transpose_factor
         g.dma_transfers = m.dma.transfers
         g.spm_latency, g.spm_bytes = m.scratchpad.latency_cycles, m.scratchpad.bytes_per_cycle
-        g.dlen, g.exp_lanes, g.div_lanes = m.vector.dlen, m.exp.lanes_per_cycle, m.latency.vector_div_lanes_per_cycle
+        g.dlen, g.exp_lanes = m.vector.dlen, m.exp.lanes_per_cycle
+        g.classes[:] = list(class_table(m))
         g.tile_bytes, g.mm_latency, g.queue = m.matrix.tile_move_bytes_per_cycle, m.matrix.latency_cycles, m.core.queue_entries
         g.mac16, g.mac32, g.mac8 = m.matrix.bf16_macs_per_cycle, m.matrix.f32_macs_per_cycle, m.matrix.int8_macs_per_cycle
         g.branch, g.barrier, g.dispatch = m.core.taken_branch_cycles, m.gpu.barrier_cycles, m.gpu.cta_dispatch_cycles
@@ -366,7 +368,7 @@ class Device:
         cycles = max(1, self.engine.call("drain", g) if g.timed else self.time)
         total = cycles * len(self.cores)
         stalls = {name: sum(c.stall[n] for c in self.cores) for n, name in enumerate(CAUSES)}
-        stalls["issued"] = sum(c.accounted for c in self.cores) - sum(stalls.values())
+        stalls["issued"] = sum(min(c.accounted, cycles) for c in self.cores) - sum(stalls.values())  # (a run ends when its last instruction issues)
         stalls["idle"] += total - sum(stalls.values())
         instructions = sum(c.instructions for c in self.cores)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from rvgpu.isa.prims import at_least, fill, imax, imin, later, ld64, most, most_of, sel, wrap, zero
 from rvgpu.sim.handlers import reshape
 from rvgpu.sim.memory import catch_up, l1_load, l1_store, record
+from rvgpu.sim.occupancy import class_cycles
 from rvgpu.sim.operands import place
 from rvgpu.sim.state import (
     ANY_SHAPE,
@@ -44,7 +45,7 @@ C_UNIT, C_DISPATCH, C_IDLE = CAUSE["unit"], CAUSE["dispatch"], CAUSE["idle"]
 C_SPM, C_L1, C_DRAM, C_L2 = CAUSE["data.scratchpad"], CAUSE["data.l1"], CAUSE["data.dram"], CAUSE["data.l2"]
 
 # what an instruction costs its unit
-COST_ONE, COST_LANES, COST_EXP, COST_DIV, COST_WIDE, COST_RED, COST_MEM, COST_MM, COST_TILE, COST_GATHER = range(10)
+COST_ONE, COST_CLASS, COST_EXP, COST_MM, COST_TILE = range(5)
 U_NONE, U_VALU, U_EXP, U_LSU, U_MATRIX, U_TILE = range(6)
 # how an instruction goes through the issue loop: `other` is config, csr, atomics, jumps, traps
 K_ALU, K_LANES, K_MULTIPLY, K_MEMORY, K_CONFIG, K_OTHER = range(6)
@@ -122,10 +123,11 @@ def plan_of(c: Core, w: Warp, g: Gpu) -> int:
 def operands(w: Warp, r: Rec, p: Plan) -> int:
     """When the warp's next instruction may issue, but for its slot and its unit: when all its sources are there: a scalar, or the first element
     of a vector when the class chains (`first`), else the cycle after the last element (`last` + 1). A destination may be written from the cycle
-    after its last reader started, and so that its first new element comes after the first old one; multiplies on one tile follow back to back."""
+    after its last reader started, and so that its first new element comes after the first old one; or, where `core.write_after_write` says so, once
+    the old value is there (x and f registers; results of reductions); multiplies on one tile follow back to back."""
     t = imax(w.earliest, imax(w.first[p.x0], w.first[p.x1]))
     if p.side == 0:
-        return imax(imax(t, w.first[p.base[0]]), w.first[p.after] + 1 - r.latency)
+        return imax(imax(t, w.first[p.base[0]]), w.first[p.after] + r.after)
     n = p.form
     if n == 1:
         return imax(t, groups_ready(w, r, p, 1))
@@ -139,7 +141,7 @@ def operands(w: Warp, r: Rec, p: Plan) -> int:
     for k in range(p.waits):
         t = imax(t, most(from_ + 8 * p.base[k], p.length[k]) + 1 - p.chain)
     if p.after != NOTHING:
-        t = imax(t, most(address(w.first) + 8 * p.after, p.dstspan) + 1 - r.latency)
+        t = imax(t, most(address(w.first) + 8 * p.after, p.dstspan) + r.after)
     return imax(t, most(address(w.read) + 8 * p.dst, p.dstspan) + 1)
 
 
@@ -148,7 +150,7 @@ def groups_ready(w: Warp, r: Rec, p: Plan, n: int) -> int:
     first = address(w.first)
     of = first if p.chain != 0 else address(w.last)
     t = most_of(of + 8 * p.base[0], of + 8 * p.base[1], of + 8 * p.base[2], n) + 1 - p.chain
-    return imax(t, imax(most(first + 8 * p.after, n) + 1 - r.latency, most(address(w.read) + 8 * p.dst, n) + 1))
+    return imax(t, imax(most(first + 8 * p.after, n) + r.after, most(address(w.read) + 8 * p.dst, n) + 1))
 
 
 @apart
@@ -168,28 +170,22 @@ def blame(w: Warp, r: Rec, p: Plan, t: int) -> int:
     for i in range(p.dstspan):
         if w.read[p.dst + i] + 1 == t:
             return C_UNIT
-        if w.first[p.after + i] + 1 - r.latency == t:
+        if w.first[p.after + i] + r.after == t:
             return w.cause[p.after + i]
     return C_UNIT
 
 
 def unit_cost(w: Warp, r: Rec, g: Gpu) -> int:
-    """Occupancy of the instruction's unit, in cycles: lanes: ceil(vl x SEW / DLEN); wide: twice that; exp: vl / exp lanes; div: vl / div lanes;
-    red: lanes + 4 steps of the tree; tile: vl x 4 bytes / tile move rate; gather: one element a cycle; mm: ceil(tm / rows) x ceil(tn / columns)
-    x ceil(tk / depth) of the array, whose sides follow from its rate (512 for bf16: 16 x 16 x 2; f64 has a quarter of f32's rate)."""
+    """Occupancy of the instruction's unit, in cycles: vector classes as `occupancy.class_cycles` says; exp: vl / exp lanes; tile: vl x 4 bytes /
+    tile move rate; mm: ceil(tm / rows) x ceil(tn / columns) x ceil(tk / depth) of the array, whose sides follow from its rate (512 for bf16: 16 x
+    16 x 2; f64 has a quarter of f32's rate)."""
     k = r.cost
-    if k == COST_LANES or k == COST_WIDE or k == COST_RED:
-        bits = (8 << w.sew) * 2 if k == COST_WIDE else 8 << w.sew
-        lanes = imax(1, (w.vl * bits + g.dlen - 1) // g.dlen)
-        return lanes + 4 if k == COST_RED else lanes
+    if k == COST_CLASS:
+        return class_cycles(w, r, g)
     if k == COST_EXP:
         return imax(1, (w.vl + g.exp_lanes - 1) // g.exp_lanes)
-    if k == COST_DIV:
-        return imax(1, (w.vl + g.div_lanes - 1) // g.div_lanes)
-    if k == COST_TILE:
+    if k == COST_TILE and r.mem == M_NONE:
         return imax(1, (w.vl * 4 + g.tile_bytes - 1) // g.tile_bytes)
-    if k == COST_GATHER:
-        return imax(1, w.vl)
     if k == COST_MM:
         rate = g.mac16 if w.sew == 1 else g.mac32 if w.sew == 2 else imax(1, g.mac32 >> 2) if w.sew == 3 else g.mac8
         depth = 2 if w.sew == 1 else 4 if w.sew == 0 else 1
@@ -305,7 +301,7 @@ def multiplied(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, start: int) -> int:
 def moved(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, start: int) -> int:
     """What a load or store leaves: data of scratchpad come in order of their beats, of DRAM space all at once."""
     done = memory_time(c, w, r, g, start)
-    cost = w.mem_count
+    cost = imax(w.mem_count, p.cycles)
     first = start + r.latency
     last = first
     cause = r.cause
@@ -516,7 +512,7 @@ def step(c: Core, g: Gpu, limit: int) -> int:
                 return faulted(c, w, g, fault, e)
             start = imax(e, c.free[p.unit])
             if kind == K_LANES:
-                first = start + r.latency
+                first = start + r.latency + r.passes * (p.cycles - 1)
                 retire(c, w, r, p, g, start, p.cycles, first, first + p.cycles - 1, r.cause)
             else:
                 multiplied(c, w, r, p, g, start)

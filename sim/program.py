@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
+from rvgpu.isa.classes import INDEX, VECTOR
 from rvgpu.isa.codec import Decoded, decode
 from rvgpu.isa.machine import Machine
-from rvgpu.isa.operands import ONE, TILE_OF_MM, WIDE, operands
+from rvgpu.isa.operands import ONE, TILE_OF_MM, operands
 from rvgpu.isa.rows import FORMATS, Row
 from rvgpu.sim import issue
+from rvgpu.sim.occupancy import REDUCTIONS
 from rvgpu.sim.state import CAUSE, Rec
 
 NONE, V0, TILE = 255, 64, 96  # on the scoreboard
@@ -37,18 +39,14 @@ CLASSES = {
     "load": T(issue.U_NONE, issue.COST_ONE, "alu", "data.l1", memory=issue.M_LOAD),
     "store": T(issue.U_NONE, issue.COST_ONE, "alu", "data.l1", memory=issue.M_STORE),
     "amo": T(issue.U_NONE, issue.COST_ONE, "alu", "data.l1"),
-    "vint": T(issue.U_VALU, issue.COST_LANES, "vector_int", "data.vector"), "vmul": T(issue.U_VALU, issue.COST_LANES, "vector_mul", "data.vector"),
-    "vfp": T(issue.U_VALU, issue.COST_LANES, "vector_fp", "data.vector"), "vmask": T(issue.U_VALU, issue.COST_ONE, "vector_int", "data.vector"),
-    "vcvt": T(issue.U_VALU, issue.COST_LANES, "vector_fp", "data.vector"),
-    "vdiv": T(issue.U_VALU, issue.COST_DIV, "vector_div", "data.vector"), "vfdiv": T(issue.U_VALU, issue.COST_DIV, "vector_div", "data.vector"),
+    **{c: T(issue.U_VALU, issue.COST_CLASS, latency, "data.vector", chain) for names, latency, chain in (
+        ("vadd vint vcmp vmask vmove_s vnarrow vwide", "vector_int", True), ("vmul vwmul", "vector_mul", True),
+        ("vfp vfw vcvt vwcvt vncvt vfest", "vector_fp", True), ("vdiv vfdiv vfdiv_f vfsqrt", "vector_div", True),
+        ("vred vfred vfredm vfredo viota", "reduction", False), ("vslideup vslidedown vgather vgather_x vcompress", "permute", False),
+        ("vmove_x", "vector_to_scalar", False), ("vmove_f", "vector_to_float", False)) for c in names.split()},
     "vexp": T(issue.U_EXP, issue.COST_EXP, "exp", "data.exp"),
-    "vred": T(issue.U_VALU, issue.COST_RED, "reduction", "data.vector", False),
-    "vfred": T(issue.U_VALU, issue.COST_RED, "reduction", "data.vector", False),
-    "vslide": T(issue.U_VALU, issue.COST_LANES, "permute", "data.vector", False),
-    "vgather": T(issue.U_VALU, issue.COST_GATHER, "permute", "data.vector", False),
-    "vmove_x": T(issue.U_VALU, issue.COST_ONE, "vector_to_scalar", "data.vector", False),
-    "vload": T(issue.U_LSU, issue.COST_MEM, "alu", "data.l1", memory=issue.M_VLOAD),
-    "vstore": T(issue.U_LSU, issue.COST_MEM, "alu", "data.l1", memory=issue.M_VSTORE),
+    **{c: T(issue.U_LSU, issue.COST_CLASS, "alu", "data.l1", memory=issue.M_VLOAD)
+       for c in ("vload", "vstore", "vmem_strided", "vload_segment", "vstore_segment")},
     "tload": T(issue.U_TILE, issue.COST_TILE, "alu", "data.matrix", False, issue.M_VLOAD),
     "tstore": T(issue.U_TILE, issue.COST_TILE, "alu", "data.matrix", False, issue.M_VSTORE),
     "tmove": T(issue.U_TILE, issue.COST_TILE, "vector_fp", "data.matrix", False),
@@ -59,7 +57,7 @@ SCALAR_FP_WIDE = {"fcvt_xf"}
 
 
 def latency(machine: Machine, timing: Timing) -> int:
-    return int(getattr(machine.latency, timing.latency))
+    return int(getattr(machine.latency, timing.latency) or machine.latency.vector_to_scalar)
 
 
 def _operands(d: Decoded) -> tuple[list[tuple[int, int]], tuple[int, int]]:
@@ -171,13 +169,10 @@ def _fill(rec: Rec, d: Decoded, machine: Machine, last: bool) -> None:
     timing = CLASSES[row.cls]
     src, dst = _operands(d)
     vectors = operands(row)
+    _fill_timing(rec, row, timing, dst[0], machine)
     rec.valid, rec.rd, rec.rs1, rec.rs2, rec.rs3, rec.vm, rec.imm = 1, d.rd, d.rs1, d.rs2, d.rs3, d.vm, _imm(d)
     rec.vector = int(row.cls in VECTOR_CLASSES)
     rec.needs_vtype = int(row.cls in VECTOR_CLASSES and "N" not in row.args)
-    rec.unit, rec.cost, rec.latency, rec.cause = timing.unit, timing.cost, latency(machine, timing), CAUSE[timing.cause]
-    if any(kind == WIDE for _, kind in (*src, dst)):
-        rec.cost = issue.COST_WIDE
-    rec.chain, rec.mem = int(timing.chain), timing.memory
     rec.arg, rec.fields, rec.overlap = vectors.arg, vectors.fields, vectors.overlap
     rec.config = int(row.cls == "config")
     rec.nsrc = len(src)
@@ -185,3 +180,25 @@ def _fill(rec: Rec, d: Decoded, machine: Machine, last: bool) -> None:
         rec.src[n], rec.srckind[n] = reg, span
     rec.dst, rec.dstkind = dst
     rec.kind = _kind(row, timing, last)
+
+
+def _fill_timing(rec: Rec, row: Row, timing: Timing, dst: int, machine: Machine) -> None:
+    rec.unit, rec.cost, rec.latency, rec.cause = timing.unit, timing.cost, latency(machine, timing), CAUSE[timing.cause]
+    rec.chain, rec.mem = int(timing.chain), timing.memory
+    if timing.memory == issue.M_VLOAD and row.kind.startswith("vstore"):
+        rec.mem = issue.M_VSTORE
+    if row.cls in VECTOR:
+        rec.cls, rec.counts = INDEX[row.cls], VECTOR[row.cls].counts
+        rec.eew = 0 if row.kind.endswith("indexed") else 1 if row.kind.endswith("_mask") else row.args.get("EEW", 0)
+        rec.longest = int(VECTOR[row.cls].longest)
+        rec.whole = row.args.get("N", 0) if timing.memory or machine.vector.whole_moves == "registers" else 0
+    rec.passes = machine.latency.reduction_passes if row.cls in REDUCTIONS else 0
+    waits = machine.core.write_after_write
+    rec.after = 1 - rec.latency
+    if waits != "ordered":
+        if dst < 64:
+            rec.after = 0
+        elif rec.mem == issue.M_VLOAD:
+            rec.after = 1 - machine.l1.hit_cycles
+        elif waits == "all" and row.cls in REDUCTIONS:
+            rec.after = 1

@@ -26,10 +26,11 @@ OK, F_ILLEGAL, F_MEMORY, F_JUMP, F_CONTROL, F_TILE, F_TRAP, F_VTYPE, F_BARRIER, 
 class Rec(ctypes.Structure):
     """A predecoded instruction; one per halfword of text. What issue and handlers read stands together in front."""
 
-    _fields_ = [("pc", U64), ("imm", I64), ("latency", U32),
+    _fields_ = [("pc", U64), ("imm", I64), ("latency", U32), ("after", ctypes.c_int32),
                 *((name, U8) for name in ("size", "rd", "rs1", "rs2", "rs3", "vm", "valid", "vector", "unit", "cost", "cause", "chain", "nsrc")),
                 ("src", U8 * 5), ("srckind", U8 * 5),
-                *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg", "kind", "fields", "overlap")),
+                *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg", "kind", "cls", "counts", "fields", "overlap",
+                                           "eew", "whole", "longest", "passes")),
                 ("handler", U64 * 4)]
 
 
@@ -85,7 +86,8 @@ class Gpu(ctypes.Structure):
                 ("dram_size", I64), ("vlenb", I64), ("te", I64), ("timed", I64), ("max_cycles", I64), ("l2", U64), ("l2_sets", I64),
                 ("l2_oldest", I64), ("l2_queue", U64), ("l2_latency", I64), ("dram_queue", U64), ("dram_latency", I64),
                 ("l1_sets", I64), ("l1_oldest", I64), ("l1_hit", I64), ("l1_misses", I64), ("dma_per_line_256", I64), ("dma_factor", I64),
-                ("dma_transfers", I64), ("spm_latency", I64), ("spm_bytes", I64), ("dlen", I64), ("exp_lanes", I64), ("div_lanes", I64),
+                ("dma_transfers", I64), ("spm_latency", I64), ("spm_bytes", I64), ("dlen", I64), ("exp_lanes", I64),
+                ("classes", I64 * (9 * 36)),
                 ("tile_bytes", I64), ("mac16", I64), ("mac32", I64), ("mac8", I64), ("mm_latency", I64), ("queue", I64), ("branch", I64),
                 ("barrier", I64), ("dispatch", I64), ("ncta", I64), ("entry", I64), ("args", I64), ("stack", I64),
                 ("trace", U64), ("trace_cap", I64), ("threads", I64), ("sched_yield", U64), ("start", I64),

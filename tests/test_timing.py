@@ -21,7 +21,7 @@ def test_predicted_by_hand(micro):
 
 def test_every_rule_has_one():
     assert {m.rule for m in MICROS} >= {"issue", "latency", "config", "lanes", "chaining", "units", "matrix", "scratchpad", "memory", "dma",
-                                        "barrier", "warps", "cores", "launch"}
+                                        "barrier", "warps", "cores", "launch", "classes", "results"}
     assert all(m.why and m.why != "?" for m in MICROS)
 
 @settings(max_examples=30)

@@ -75,6 +75,13 @@ def parser() -> argparse.ArgumentParser:
     q.add_argument("name", nargs="?")
     q = command("disasm", "disassemble an object or ELF")
     q.add_argument("--lines", action="store_true", help="with the source lines")
+    q = command("calibrate", "fit a machine's timing classes to measured throughputs, by running the measured loops")
+    q.add_argument("machine", nargs="+", help="shipped machine or .toml file; several for --docs")
+    q.add_argument("--data", required=True, metavar="FILE.csv", help="machine,instruction,vtype,vl,cycles_per_instruction")
+    q.add_argument("--write", metavar="OUT.toml", help="write the machine with its fitted classes")
+    q.add_argument("--docs", metavar="FILE.md", help="write the accuracy of the machines as they are, without fitting")
+    q.add_argument("--seed", type=_natural, default=1, help="of the halves of cross-validation (default 1)")
+    q.add_argument("--json", action="store_true", help="one JSON object instead of the report")
     q = command("isa", "list the instructions, or print one row")
     q.add_argument("name", nargs="?")
     return p

@@ -16,16 +16,23 @@ from rvgpu.isa.prims import (
     f_le,
     f_lt,
     f_mul,
+    f_raise,
     f_sqrt,
     f_sub,
-    f_to_i,
     f_unordered,
-    i_to_f,
     imax,
+    lshr,
     sel,
     trunc,
     wrap,
 )
+from rvgpu.isa.prims import f_add as host_add
+from rvgpu.isa.prims import f_div as host_div
+from rvgpu.isa.prims import f_sqrt as host_sqrt
+from rvgpu.isa.prims import f_sub as host_sub
+from rvgpu.isa.prims import f_to_i as host_to_int
+from rvgpu.isa.prims import i_to_f as host_of_int
+from rvgpu.isa.softfloat import DZ, NV, NX, OF
 
 W = 32  # bound
 NAN_OF_16, NAN_OF_32, NAN_OF_64 = 0x7E00, 0x7FC00000, 0x7FF8000000000000
@@ -268,10 +275,12 @@ def u_vfrsqrt7(a: int) -> int:
     e = normal_exponent(body)
     double = (e + bias) & 1  # the exponent is odd: the interval is in [2, 4)
     n = (64 + normal_fraction(body, e, 6)) << double
-    low, high = f_sqrt(i_to_f(n, 0, 64), 64), f_sqrt(i_to_f(n + 1 + double, 0, 64), 64)
-    y = f_to_i(f_div(f_sub(0x40B0000000000000, high, 64), f_add(low, high, 64), 64), 64, 64, 0, 3)  # (2 * 256 * sqrt(64) - high) / sum, up
+    low, high = host_sqrt(host_of_int(n, 0, 64), 64), host_sqrt(host_of_int(n + 1 + double, 0, 64), 64)
+    y = host_to_int(host_div(host_sub(0x40B0000000000000, high, 64), host_add(low, high, 64), 64), 64, 64, 0, 3)
+    # (2 * 256 * sqrt(64) - high) / sum, up
     out = (((3 * bias - 1 - e) >> 1) << mantissa()) | ((y & 127) << (mantissa() - 7))
     out = sel(body == 0, (a & sign_bit(W)) | inf, sel(body == inf, 0, out))
+    f_raise(sel(signals(a) | ((a != body) & (body != 0) & (body <= inf)), NV, sel(body == 0, DZ, 0)))
     return sel((body > inf) | ((a != body) & (body != 0)), nan_of(), out)
 
 
@@ -291,10 +300,20 @@ def u_vfrec7(a: int, rm: int) -> int:
     finite = (rm == 1) | ((rm == 2) & (sign == 0)) | ((rm == 3) & (sign != 0))
     out = sel(e < -1, inf - finite, out)
     out = sign | sel(body == 0, inf, sel(body == inf, 0, out))
+    f_raise(sel(signals(a), NV, sel(body == 0, DZ, sel(e < -1, OF | NX, 0))))
     return sel(body > inf, nan_of(), out)
 
 
+def signals(a: int) -> int:
+    """Whether it is a signalling NaN."""
+    return (magnitude(a) > infinity()) & (1 - (lshr(a, mantissa() - 1) & 1))
+
+
 def v_vfncvt_odd(a: int) -> int:
+    return narrow_odd(a)
+
+
+def narrow_odd(a: int) -> int:
     """From 2 W bits, rounded to odd: what is not exact gets the lowest bit set, so that a second rounding is right."""
     y = f_cvt(a, 2 * W, W)
     back, most = f_cvt(y, W, 2 * W), wrap(wrap(1 << (2 * W - 1)) - 1)

@@ -49,6 +49,12 @@ def _signed(x: int) -> int:
     return x - (1 << 64) if x >> 63 else x
 
 
+def apart(fn: F) -> F:
+    """Compiled once and called; other functions are compiled into their callers."""
+    fn.apart = True  # type: ignore[attr-defined]
+    return fn
+
+
 # -- integers
 @prim(lambda let, emit, dec, x: x)
 def wrap(x: int) -> int:
@@ -586,6 +592,46 @@ def i_to_f(x: int, signed: int, w: int) -> int:
     """x is the integer, already extended to 64 bits."""
     v = x if signed else x & M64
     return 0 if v == 0 else of_float(round_fraction(Fraction(v), w), w)
+
+
+# -- the context of exact arithmetic (isa/softfloat.py): two words, the rounding mode in force and the flags raised
+CONTEXT = [0]  # its host address in CPython, 0 for none; compiled functions pass it on unasked (sim/translate.py)
+
+
+@prim(lambda let, emit, dec, a: emit(f"%context = inttoptr i64 {a} to ptr"))
+def f_context(a: int) -> None:
+    """Names the context of everything that is called from here on, until `f_leave`."""
+    CONTEXT[0] = a
+
+
+@prim(lambda let, emit, dec: None)
+def f_leave() -> None:
+    CONTEXT[0] = 0
+
+
+@prim(lambda let, emit, dec: let("load i64, ptr %context"))
+def f_mode() -> int:
+    """The rounding mode; 0 (nearest even) without a context."""
+    return ld64(CONTEXT[0]) if CONTEXT[0] else 0
+
+
+@prim(lambda let, emit, dec: let(f"load i64, ptr {let('getelementptr i8, ptr %context, i64 8')}"))
+def f_flags() -> int:
+    """The exception flags accrued; 0 without a context."""
+    return ld64(CONTEXT[0] + 8) if CONTEXT[0] else 0
+
+
+def _raise(let: Let, emit: Any, dec: Any, flags: str) -> None:
+    at = let("getelementptr i8, ptr %context, i64 8")
+    old = let(f"load i64, ptr {at}")
+    emit(f"store i64 {let(f'or i64 {old}, {flags}')}, ptr {at}")
+
+
+@prim(_raise)
+def f_raise(flags: int) -> None:
+    """Accrues exception flags, if there is a context."""
+    if CONTEXT[0]:
+        st64(CONTEXT[0] + 8, ld64(CONTEXT[0] + 8) | flags)
 
 
 def _mm16(let: Let, emit: Any, dec: Any, acc: str, *operands: str) -> str:

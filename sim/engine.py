@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from rvgpu.cache import cache_folder, read_entry, source_hash, write_entry
+from rvgpu.isa import softfloat
 from rvgpu.isa.meaning import meaning, saturation
 from rvgpu.isa.rows import BY_NAME, Row
 from rvgpu.sim import (
     handlers,
     handlers_fixed,
+    handlers_float,
     handlers_matrix,
     handlers_memory,
     handlers_moves,
@@ -30,7 +32,8 @@ from rvgpu.sim import (
     issue,
     rounds,
 )
-from rvgpu.sim.translate import Unit, free_names
+from rvgpu.sim.program import Key
+from rvgpu.sim.translate import Unit, mentioned
 
 SEWS = (8, 16, 32, 64)
 HOMES = (handlers, handlers_vector, handlers_wide, handlers_fixed, handlers_moves, handlers_memory, handlers_matrix, handlers_tiles)
@@ -86,12 +89,22 @@ def template(row: Row, sew: int) -> Callable[..., Any]:
     return fn
 
 
+def handler(key: Key) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function to specialise, and what with. `sf.vfexp.v` rounds by a rule of its own and sets no flags, whatever fcsr says."""
+    row = BY_NAME[key.row]
+    fn, bound = template(row, key.sew), binds(row, key.sew)
+    if not key.exact:
+        return fn, bound
+    arithmetic = softfloat.EXACT if row.op != "vfexp" else {}
+    return handlers_float.exact, {**bound, **arithmetic, "BODY": fn, "EXACT": 1}
+
+
 @cache
-def variant(name: str, sew: int) -> Hashable:
-    """The handler that a row and an element width want: rows whose templates and bindings are equal share it."""
-    fn, bound = template(BY_NAME[name], sew), binds(BY_NAME[name], sew)
-    names = free_names(fn).union(*(free_names(v) for v in bound.values() if callable(v)))
-    return fn, tuple(sorted((k, v if isinstance(v, int) else v.__name__) for k, v in bound.items() if k in names))
+def variant(key: Key) -> Hashable:
+    """What a key's handler does: keys whose templates and bindings are equal share it."""
+    fn, bound = handler(key)
+    names = mentioned(fn, bound)
+    return fn, tuple(sorted((k, v if isinstance(v, int) else f"{v.__module__}.{v.__name__}") for k, v in bound.items() if k in names))
 
 
 class Engine:
@@ -111,18 +124,18 @@ class Engine:
         self.loop: dict[str, int] = {}
         self.helper: subprocess.Popen[bytes] | None = None
 
-    def _path(self, symbols: dict[tuple[str, int], str]) -> Path:
+    def _path(self, symbols: dict[Key, str]) -> Path:
         key = f"{self.host}\n{source_hash('sim', 'isa')}\n{sorted(symbols.items())}"
         return cache_folder() / f"engine-{hashlib.sha256(key.encode()).hexdigest()}.o"
 
-    def load(self, symbols: dict[tuple[str, int], str]) -> dict[tuple[str, int], int]:
-        """Addresses of handlers ((row name, SEW index or -1) -> symbol) or of the issue loop (no symbols), from the cache or made now."""
+    def load(self, symbols: dict[Key, str]) -> dict[Key, int]:
+        """Addresses of handlers (key -> symbol) or of the issue loop (no symbols), from the cache or made now."""
         path = self._path(symbols)
         code = read_entry(path)
         if code is None:
             unit = Unit()
-            for (name, sew), symbol in symbols.items():
-                unit.add(template(BY_NAME[name], sew), binds(BY_NAME[name], sew), symbol)
+            for key, symbol in symbols.items():
+                unit.add(*handler(key), symbol)
             for fn in () if symbols else LOOP:
                 unit.add(fn, name=f"engine_{fn.__name__}")
             module = self.llvm.parse_assembly(unit.text())
@@ -159,10 +172,10 @@ class Engine:
         fn = ctypes.CFUNCTYPE(ctypes.c_int64, *types)(self.core()[name])
         return int(fn(*(ctypes.addressof(a) if isinstance(a, ctypes.Structure) else a for a in args)))
 
-    def handlers(self, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """Addresses of the handlers of (row name, SEW index or -1); 0 for an element width that the row does not have."""
-        kinds = {k: variant(*k) for k in sorted(wanted) if legal(BY_NAME[k[0]], k[1])}
-        missing = {v: k for k, v in reversed(kinds.items()) if v not in self.addresses}  # each by the first of its rows
+    def handlers(self, wanted: set[Key]) -> dict[Key, int]:
+        """Addresses of handlers; 0 for an element width that the row does not have. (row name, SEW index) will do for a key."""
+        kinds = {k: variant(Key(*k)) for k in sorted(wanted) if legal(BY_NAME[k[0]], k[1])}
+        missing = {v: Key(*k) for k, v in reversed(kinds.items()) if v not in self.addresses}  # each by the first of its rows
         if missing:
             made = self.load({key: f"h_{len(self.addresses) + n}" for n, key in enumerate(sorted(missing.values()))})
             self.addresses |= {v: made[k] for v, k in missing.items()}

@@ -31,7 +31,7 @@ from rvgpu.sim.control import control_load, control_store, control_swap
 from rvgpu.sim.state import F_ALIGN, F_CONTROL, F_ILLEGAL, F_JUMP, F_MEMORY, F_TRAP, F_VTYPE, OK, REC_BYTES, Core, Gpu, Rec, Warp
 from rvgpu.sim.translate import address, ptr
 
-W, SIZE, SIGNED, MODE, IMM, IW, SRC, SWAP = 32, 4, 1, 1, 0, 32, 64, 0
+W, SIZE, SIGNED, MODE, IMM, IW, SRC, SWAP, EXACT = 32, 4, 1, 1, 0, 32, 64, 0, 0
 SPM_BASE, DRAM_BASE, CTL_BASE = 0x1000_0000, 0x8000_0000, 0x0200_0000
 
 
@@ -265,8 +265,6 @@ def csr(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
             w.vxrm = (new >> 1) & 3
         else:
             return F_ILLEGAL
-        if w.fcsr & 224 != 0:
-            return F_ILLEGAL
     return set_x(w, r, old)
 
 
@@ -344,6 +342,8 @@ def fcvt_xf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     """The static rounding mode is in imm (set by the loader): 0 nearest even, 1 to zero, 2 down, 3 up, 4 nearest away, 7 dynamic (0)."""
     x = unbox(w, r.rs1)
     out = f_to_i(x, W, IW, SIGNED, 0)
+    if EXACT == 1:
+        return set_x(w, r, sext(out, IW))
     if r.imm == 1:
         out = f_to_i(x, W, IW, SIGNED, 1)
     elif r.imm == 2:

@@ -26,7 +26,7 @@ from rvgpu.sim.handlers import set_x, vreg
 from rvgpu.sim.state import OK, Core, Gpu, Rec, Warp
 from rvgpu.sim.translate import address, lanes
 
-SEW, ORDERED = 32, 0  # bound
+SEW, ORDERED, EXACT = 32, 0, 0  # bound
 
 
 def OP(a: int, b: int) -> int:
@@ -115,6 +115,11 @@ def masked(w: Warp, r: Rec, g: Gpu, d: int, n: int) -> int:
     return OK
 
 
+def idle(w: Warp, r: Rec, g: Gpu, i: int) -> int:
+    """Whether the mask leaves element i out. Where flags accrue (EXACT) loops with arithmetic skip those."""
+    return r.vm == 0 and mask_bit(vreg(w, g, 0), i) == 0
+
+
 def merge_in(w: Warp, r: Rec, g: Gpu, d: int, t: int, n: int) -> int:
     """Writes the scratch row t to destination d, under the mask when the instruction has one."""
     if r.vm != 0:
@@ -126,6 +131,8 @@ def v_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     a, b, d, n = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), w.vl
     t = target(w, r, d)
     for i in lanes(n):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         st(t, i, OP(ld(a, i), ld(b, i)))
     return masked(w, r, g, d, n)
 
@@ -134,6 +141,8 @@ def with_scalar(w: Warp, r: Rec, g: Gpu, b: int) -> int:
     a, d, n = vreg(w, g, r.rs2), vreg(w, g, r.rd), w.vl
     t = target(w, r, d)
     for i in lanes(n):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         st(t, i, OP(ld(a, i), b))
     return masked(w, r, g, d, n)
 
@@ -154,6 +163,8 @@ def vunary(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     a, d, n = vreg(w, g, r.rs2), vreg(w, g, r.rd), w.vl
     t = target(w, r, d)
     for i in lanes(n):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         st(t, i, OP1(ld(a, i)))
     return masked(w, r, g, d, n)
 
@@ -163,6 +174,8 @@ def vunary_rm(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     a, d, n, rm = vreg(w, g, r.rs2), vreg(w, g, r.rd), w.vl, (w.fcsr >> 5) & 7
     t = target(w, r, d)
     for i in lanes(n):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         st(t, i, OP(ld(a, i), rm))
     return masked(w, r, g, d, n)
 
@@ -171,6 +184,8 @@ def vmac_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     a, b, d, n = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), w.vl
     t = target(w, r, d)
     for i in lanes(n):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         st(t, i, OP3(ld(a, i), ld(b, i), ld(d, i)))
     return masked(w, r, g, d, n)
 
@@ -179,6 +194,8 @@ def mac_scalar(w: Warp, r: Rec, g: Gpu, b: int) -> int:
     a, d, n = vreg(w, g, r.rs2), vreg(w, g, r.rd), w.vl
     t = target(w, r, d)
     for i in lanes(n):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         st(t, i, OP3(ld(a, i), b, ld(d, i)))
     return masked(w, r, g, d, n)
 
@@ -216,6 +233,9 @@ def pack(w: Warp, r: Rec, g: Gpu, t: int, by_mask: int) -> int:
 def vcmp_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a, b = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1)
     for i in lanes(w.vl):
+        if EXACT == 1 and idle(w, r, g, i):
+            st8(t + i, 0)
+            continue
         st8(t + i, OP(ld(a, i), ld(b, i)))
     return mask_from(w, r, g, t)
 
@@ -223,6 +243,9 @@ def vcmp_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def cmp_scalar(w: Warp, r: Rec, g: Gpu, b: int) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
     for i in lanes(w.vl):
+        if EXACT == 1 and idle(w, r, g, i):
+            st8(t + i, 0)
+            continue
         st8(t + i, OP(ld(a, i), b))
     return mask_from(w, r, g, t)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from rvgpu.isa.meaning import mask_bit
 from rvgpu.isa.prims import copy, f_cvt, f_fma, f_to_i, i_to_f, ld16, ld32, sel, sext, st32, trunc
 from rvgpu.sim.handlers import vreg
-from rvgpu.sim.handlers_vector import OP, OP1, OP3, fval, ld, ldb, merge_in, st, stb, xval
+from rvgpu.sim.handlers_vector import OP, OP1, OP3, fval, idle, ld, ldb, merge_in, st, stb, xval
 from rvgpu.sim.state import F_VTYPE, OK, Core, Gpu, Rec, Warp
 from rvgpu.sim.translate import address, lanes
 
-SEW, W, SIGNED, BSIGNED, DIV, RM, BF, ORDERED = 32, 32, 1, 1, 2, 0, 0, 0  # bound
+SEW, W, SIGNED, BSIGNED, DIV, RM, BF, ORDERED, EXACT = 32, 32, 1, 1, 2, 0, 0, 0, 0  # bound
 
 
 def vext(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
@@ -109,15 +109,13 @@ def vwmac_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 
 # -- floating point: operands become 2*SEW exactly, the operation rounds once there
-def fwide(w: Warp, r: Rec) -> int:
-    return f_cvt(fval(w, r), SEW, W)
-
-
 def fwiden(w: Warp, r: Rec, g: Gpu, b: int, vector: int, wide: int) -> int:
     """`wide`: vs2 is wide already."""
     t, a, s, d = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd)
     for i in lanes(w.vl):
-        y = f_cvt(ld(s, i), SEW, W) if vector == 1 else b
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
+        y = f_cvt(ld(s, i) if vector == 1 else b, SEW, W)
         stb(t, i, W, OP(ldb(a, i, W) if wide == 1 else f_cvt(ld(a, i), SEW, W), y))
     return merge_wide(w, r, g, d, t)
 
@@ -127,7 +125,7 @@ def vfwiden_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 
 def vfwiden_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return fwiden(w, r, g, fwide(w, r), 0, 0)
+    return fwiden(w, r, g, fval(w, r), 0, 0)
 
 
 def vfwide2_wv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
@@ -135,13 +133,15 @@ def vfwide2_wv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 
 def vfwide2_wf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return fwiden(w, r, g, fwide(w, r), 0, 1)
+    return fwiden(w, r, g, fval(w, r), 0, 1)
 
 
 def fwiden_mac(w: Warp, r: Rec, g: Gpu, b: int, vector: int) -> int:
     t, a, s, d = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd)
     for i in lanes(w.vl):
-        y = f_cvt(ld(s, i), SEW, W) if vector == 1 else b
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
+        y = f_cvt(ld(s, i) if vector == 1 else b, SEW, W)
         stb(t, i, W, OP3(f_cvt(ld(a, i), SEW, W), y, ldb(d, i, W)))
     return merge_wide(w, r, g, d, t)
 
@@ -151,7 +151,7 @@ def vfwmac_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 
 def vfwmac_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return fwiden_mac(w, r, g, fwide(w, r), 0)
+    return fwiden_mac(w, r, g, fval(w, r), 0)
 
 
 def vwmaccbf_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
@@ -165,10 +165,10 @@ def vwmaccbf_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def vwmaccbf_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     a, d, m = vreg(w, g, r.rs2), vreg(w, g, r.rd), vreg(w, g, 0)
     x = w.f[r.rs1]
-    b = f_cvt(trunc(x, 16) if x >> 16 == -1 else 0x7FC0, -16, 32)
+    b = trunc(x, 16) if x >> 16 == -1 else 0x7FC0
     for i in range(w.vl):
-        if r.vm != 0 or mask_bit(m, i):
-            st32(d + 4 * i, f_fma(f_cvt(ld16(a + 2 * i), -16, 32), b, ld32(d + 4 * i), 32))
+        if r.vm != 0 or mask_bit(m, i):  # (converted here: a signalling NaN is invalid when some element is active)
+            st32(d + 4 * i, f_fma(f_cvt(ld16(a + 2 * i), -16, 32), f_cvt(b, -16, 32), ld32(d + 4 * i), 32))
     return OK
 
 
@@ -176,6 +176,8 @@ def vwmaccbf_vf(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def vcvt_fi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
     for i in lanes(w.vl):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         st(t, i, f_to_i(ld(a, i), W, SEW, SIGNED, RM))
     return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
 
@@ -183,6 +185,8 @@ def vcvt_fi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def vcvt_if(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
     for i in lanes(w.vl):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         x = ld(a, i)
         st(t, i, i_to_f(sext(x, SEW) if SIGNED == 1 else x, SIGNED, W))
     return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
@@ -191,6 +195,8 @@ def vcvt_if(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def vwcvt_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
     for i in lanes(w.vl):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         if BF == 1:
             stb(t, i, 2 * SEW, f_cvt(ld(a, i), -16, 32))
         elif SEW == 16:
@@ -203,6 +209,8 @@ def vwcvt_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def vncvt_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
     for i in lanes(w.vl):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         if BF == 1:
             st(t, i, f_cvt(ldb(a, i, 2 * SEW), 32, -16))
         elif SEW == 16:
@@ -215,6 +223,8 @@ def vncvt_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def vwcvt_fi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
     for i in lanes(w.vl):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         stb(t, i, 2 * SEW, f_to_i(ld(a, i), SEW, 2 * SEW, SIGNED, RM))
     return merge_wide(w, r, g, vreg(w, g, r.rd), t)
 
@@ -222,6 +232,8 @@ def vwcvt_fi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def vwcvt_if(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
     for i in lanes(w.vl):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         stb(t, i, 2 * SEW, i_to_f(wide_ext(ld(a, i), SIGNED), SIGNED, 2 * SEW))
     return merge_wide(w, r, g, vreg(w, g, r.rd), t)
 
@@ -229,6 +241,8 @@ def vwcvt_if(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def vncvt_fi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
     for i in lanes(w.vl):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         st(t, i, f_to_i(ldb(a, i, 2 * SEW), 2 * SEW, SEW, SIGNED, RM))
     return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
 
@@ -236,6 +250,8 @@ def vncvt_fi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def vncvt_if(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
     for i in lanes(w.vl):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         x = ldb(a, i, 2 * SEW)
         st(t, i, i_to_f(sext(x, 2 * SEW) if SIGNED == 1 else x, SIGNED, SEW))
     return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
@@ -244,6 +260,8 @@ def vncvt_if(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 def vncvt_odd(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     t, a = address(w.tmp), vreg(w, g, r.rs2)
     for i in lanes(w.vl):
+        if EXACT == 1 and idle(w, r, g, i):
+            continue
         st(t, i, OP1(ldb(a, i, 2 * SEW)))
     return merge_in(w, r, g, vreg(w, g, r.rd), t, w.vl)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rvgpu.isa.classes import INDEX, VECTOR
 from rvgpu.isa.codec import Decoded, decode
@@ -52,8 +53,37 @@ CLASSES = {
     "tmove": T(issue.U_TILE, issue.COST_TILE, "vector_fp", "data.matrix", False),
     "mm": T(issue.U_MATRIX, issue.COST_MM, "alu", "data.matrix", False),
 }
+FLOAT_CSRS = (0x001, 0x002, 0x003)
+SCALAR_FLOAT = ("fp2", "fma", "fsqrt", "fcmp", "fcvt_xf", "fcvt_fx", "fcvt_ff")  # kinds; vector rows say FP
 VECTOR_CLASSES = frozenset(c for c in CLASSES if c.startswith(("v", "t", "mm")))
 SCALAR_FP_WIDE = {"fcvt_xf"}
+
+
+class Key(NamedTuple):
+    """What a handler is made for: a row's name, the index of its element width (-1: it has none), and whether it rounds by fcsr and sets flags."""
+
+    row: str
+    sew: int = -1
+    exact: bool = False
+
+
+def minds_fcsr(row: Row) -> bool:
+    """Whether fcsr can matter to the row: vector rows that only move values ask for a valid frm."""
+    return row.kind in SCALAR_FLOAT and not row.op.startswith("fsgnj") or bool(row.args.get("FP"))
+
+
+def _shows_fcsr(d: Decoded) -> bool:
+    """Whether an access makes flags or modes matter: not those of start-up code, which reads nothing and leaves the mode at nearest even."""
+    n = d.imm & 0xFFF
+    if d.row.kind != "csr" or n not in FLOAT_CSRS:
+        return False
+    clears = d.row.name in ("csrrw", "csrrwi") and d.rs1 == 0 or n != 0x002 and d.row.name == "csrrwi"  # (an immediate has no bits of frm in fcsr)
+    return not (d.rd == 0 and clears)
+
+
+def _mode(d: Decoded) -> int:
+    """The static rounding mode, or 7 where it is frm's."""
+    return d.word >> 12 & 7 if "rm" in FORMATS[d.row.fmt] else 7
 
 
 def latency(machine: Machine, timing: Timing) -> int:
@@ -94,11 +124,13 @@ def _imm(d: Decoded) -> int:
     return d.imm
 
 
-def predecode(text: bytes, base: int, machine: Machine) -> tuple[ctypes.Array[Rec], dict[tuple[str, int], list[tuple[int, int]]]]:
-    """Records, one per halfword, and which (instruction, SEW index) handlers they need: {(row name, sew): [(record, slot)]}."""
+def predecode(text: bytes, base: int, machine: Machine) -> tuple[ctypes.Array[Rec], dict[Key, list[tuple[int, int]]]]:
+    """Records, one per halfword, and which handlers they need: {key: [(record, slot)]}. Where the text does more with fflags, frm or fcsr
+    than to clear them all floating point is exact; elsewhere what names another mode than nearest even (but conversions to integers, which always
+    take theirs)."""
     n = len(text) // 2
     recs = (Rec * (n + 1))()
-    wanted: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    wanted: dict[Key, list[tuple[int, int]]] = {}
     cache: dict[int, Decoded | None] = {}
     found: dict[int, Decoded] = {}
     at = 0
@@ -114,14 +146,18 @@ def predecode(text: bytes, base: int, machine: Machine) -> tuple[ctypes.Array[Re
             found[at] = d
         at += 2 if word & 3 == 3 else 1
     reach = _element_widths(found)
+    fcsr = any(_shows_fcsr(d) for d in found.values())
     for at, d in found.items():
         _fill(recs[at], d, machine, at + d.size // 2 >= n)
+        exact = minds_fcsr(d.row) and (fcsr or _mode(d) not in (0, 7) and d.row.kind != "fcvt_xf")
+        if exact and recs[at].kind == issue.K_ALU:  # it may trap
+            recs[at].kind = issue.K_OTHER
         if recs[at].needs_vtype:
             for sew in range(4):
                 if reach[at] >> sew & 1:
-                    wanted.setdefault((d.row.name, sew), []).append((at, sew))
+                    wanted.setdefault(Key(d.row.name, sew, exact), []).append((at, sew))
         else:
-            wanted.setdefault((d.row.name, -1), []).append((at, 0))
+            wanted.setdefault(Key(d.row.name, -1, exact), []).append((at, 0))
     return recs, wanted
 
 
@@ -171,6 +207,7 @@ def _fill(rec: Rec, d: Decoded, machine: Machine, last: bool) -> None:
     vectors = operands(row)
     _fill_timing(rec, row, timing, dst[0], machine)
     rec.valid, rec.rd, rec.rs1, rec.rs2, rec.rs3, rec.vm, rec.imm = 1, d.rd, d.rs1, d.rs2, d.rs3, d.vm, _imm(d)
+    rec.rm = _mode(d)
     rec.vector = int(row.cls in VECTOR_CLASSES)
     rec.needs_vtype = int(row.cls in VECTOR_CLASSES and "N" not in row.args)
     rec.arg, rec.fields, rec.overlap = vectors.arg, vectors.fields, vectors.overlap

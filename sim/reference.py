@@ -12,7 +12,8 @@ from typing import Any
 
 from rvgpu.isa.prims import PRIMS
 from rvgpu.isa.rows import BY_NAME
-from rvgpu.sim.engine import LOOP, binds, legal, template
+from rvgpu.sim.engine import LOOP, handler, legal
+from rvgpu.sim.program import Key
 from rvgpu.sim.state import Core, Gpu, Rec, Warp
 
 HOST = ("rvgpu.isa.prims", "rvgpu.sim.translate")  # their functions have a CPython body of their own
@@ -42,7 +43,7 @@ class Reference:
     """Has the face of `Engine`; a handler's address is its number."""
 
     def __init__(self) -> None:
-        self.numbers: dict[tuple[str, int], int] = {}
+        self.numbers: dict[Key, int] = {}
         self.table: list[Callable[..., int]] = []
         self.functions = {fn.__name__: specialise(fn, {"call_handler": self._handler}) for fn in LOOP}
 
@@ -55,13 +56,12 @@ class Reference:
     def core(self) -> dict[str, int]:
         return {}
 
-    def handlers(self, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        for key in sorted(wanted):
-            row = BY_NAME[key[0]]
-            if key not in self.numbers and legal(row, key[1]):
-                self.table.append(specialise(template(row, key[1]), binds(row, key[1])))
+    def handlers(self, wanted: set[Key]) -> dict[Key, int]:
+        for key in sorted(Key(*k) for k in wanted):
+            if key not in self.numbers and legal(BY_NAME[key.row], key.sew):
+                self.table.append(specialise(*handler(key)))
                 self.numbers[key] = len(self.table)
-        return {k: self.numbers.get(k, 0) for k in wanted}
+        return {k: self.numbers.get(Key(*k), 0) for k in wanted}
 
     def call(self, name: str, *args: Any) -> int:
         return int(self.functions[name](*args))

@@ -30,7 +30,7 @@ class Rec(ctypes.Structure):
                 *((name, U8) for name in ("size", "rd", "rs1", "rs2", "rs3", "vm", "valid", "vector", "unit", "cost", "cause", "chain", "nsrc")),
                 ("src", U8 * 5), ("srckind", U8 * 5),
                 *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg", "kind", "cls", "counts", "fields", "overlap",
-                                           "eew", "whole", "longest", "passes")),
+                                           "eew", "whole", "longest", "passes", "rm")),
                 ("handler", U64 * 4)]
 
 
@@ -48,7 +48,8 @@ class Plan(ctypes.Structure):
 class Warp(ctypes.Structure):
     """A hart. `shape` packs vl, tm, tk, vtype, vill and whether vstart is 0. The scoreboard has per register when its `first` and its `last`
     element are there, the start of its last reader (`read`) and the cause that waiting for it counts as. Each tile has room for the `operands`
-    of MM_WAITING multiplies that wait; the core's warps share the `panel` in which they are done."""
+    of MM_WAITING multiplies that wait; the core's warps share the `panel` in which they are done. `rounding` is the context of exact floating
+    point: mode in force, flags."""
 
     _fields_ = [("state", I64), ("pc", I64), ("next", I64), ("now", I64), ("earliest", I64), ("why", I64), ("shape", I64),
                 ("vl", I64), ("vtype", I64), ("vill", I64), ("sew", I64), ("lmul8", I64), ("altfmt", I64), ("twiden", I64),
@@ -59,7 +60,7 @@ class Warp(ctypes.Structure):
                 ("mem_count", I64), ("fcsr", I64), ("macs", I64), ("bar", I64), ("tokens", I64), ("token_last", I64),
                 ("x", I64 * 32), ("f", I64 * 32), ("first", I64 * REGS), ("last", I64 * REGS), ("read", I64 * REGS),
                 ("cause", U8 * REGS), ("v", U8 * 4096), ("tmp", U8 * 8192),
-                ("ctl", I64 * 32), ("token_time", I64 * 64)]
+                ("ctl", I64 * 32), ("token_time", I64 * 64), ("rounding", I64 * 2)]
 
 
 class Core(ctypes.Structure):

@@ -1,13 +1,15 @@
 """Restricted Python to LLVM IR: the language in which meanings and models are written once (long: a method for each construct).
 
 CPython runs the same functions as the reference. The subset:
-- functions with positional parameters annotated `int` (signed 64-bit, wrapping), or a `ctypes.Structure` (a pointer to it);
+- functions with positional parameters annotated `int` (signed 64-bit, wrapping), or a `ctypes.Structure` (a pointer to it); one in capitals takes a
+  constant, to which the function is specialised;
 - assignments (also `a, b = x, y`), augmented assignments, if/elif/else, while, `for i in range(...)`, break, continue, return, calls;
 - `for i in lanes(n)`: iterations that do not touch what another one writes, so that LLVM vectorises them without looking;
 - integers: + - * // % (of non-negative numbers) & | ^ ~ << >> (arithmetic), comparisons, and/or/not, `a if c else b`;
 - struct fields `w.pc`, array fields `w.x[i]`, structs in arrays `c.warps[i].pc`, and module-level integer constants;
 - names bound at specialisation: constants (`SEW`) and functions (`OP`), so that one template serves many instructions;
-- primitives (`PRIMS`): memory by host address, unsigned operations, floating point on bit patterns.
+- primitives (`PRIMS`): memory by host address, unsigned operations, floating point on bit patterns;
+- `f_context(a)`: functions called from there on find the rounding mode and the flags at `a` (`f_mode()`, `f_raise(x)`).
 In CPython integers do not wrap: where a result can leave 64 bits the code says `wrap(x)`.
 """
 
@@ -21,11 +23,11 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from rvgpu.isa.prims import PRIMS, Prim
+from rvgpu.isa.prims import apart as apart
 
-Function = TypeVar("Function", bound=Callable[..., int])
 INTS = {ctypes.c_uint8: "i8", ctypes.c_uint16: "i16", ctypes.c_uint32: "i32", ctypes.c_int32: "i32", ctypes.c_uint64: "i64",
         ctypes.c_int64: "i64", ctypes.c_int8: "i8", ctypes.c_int16: "i16"}
 SIGNED = {ctypes.c_int8, ctypes.c_int16, ctypes.c_int32, ctypes.c_int64}
@@ -51,12 +53,6 @@ def address(array: Any) -> int:
 def lanes(n: int) -> range:
     """Iterations that are independent of each other. CPython takes them last first, so that a dependence shows against compiled code."""
     return range(n - 1, -1, -1)
-
-
-def apart(fn: Function) -> Function:
-    """Compiled once and called; other functions are compiled into their callers."""
-    fn.apart = True  # type: ignore[attr-defined]
-    return fn
 
 
 class TranslateError(Exception):
@@ -95,14 +91,15 @@ class Unit:
             self.tags[owner] = self.node(f"!{{!{kind}, !{kind}, i64 0}}")
         return self.tags[owner]
 
-    def add(self, fn: Callable[..., Any], binds: Mapping[str, Any] | None = None, name: str | None = None) -> str:
-        """Translates fn (and what it calls) specialised to `binds`; returns its LLVM name. A `name` makes it external."""
+    def add(self, fn: Callable[..., Any], binds: Mapping[str, Any] | None = None, name: str | None = None, context: bool = False) -> str:
+        """Translates fn (and what it calls) specialised to `binds`; returns its LLVM name. A `name` makes it external; with `context`
+        its last parameter is that of exact arithmetic."""
         binds = dict(binds or {})
-        key = (fn, tuple(sorted((k, v if not callable(v) else id(v)) for k, v in binds.items())), name)
+        key = (fn, tuple(sorted((k, v if not callable(v) else id(v)) for k, v in binds.items())), name, context)
         if key not in self.done:
             symbol = name or f"{fn.__name__}.{len(self.done)}"
             self.done[key] = symbol
-            _Function(self, fn, binds, symbol, name is not None).translate()
+            _Function(self, fn, binds, symbol, name is not None, context).translate()
         return self.done[key]
 
     def text(self) -> str:
@@ -125,7 +122,8 @@ def _source(fn: Callable[..., Any]) -> tuple[ast.FunctionDef, str, int]:
 
 
 class _Function:
-    def __init__(self, unit: Unit, fn: Callable[..., Any], binds: dict[str, Any], symbol: str, external: bool) -> None:
+    def __init__(self, unit: Unit, fn: Callable[..., Any], binds: dict[str, Any], symbol: str, external: bool,
+                 context: bool) -> None:
         self.unit, self.fn, self.binds, self.symbol, self.external = unit, fn, binds, symbol, external
         self.tree, self.file, self.first = _source(fn)
         self.globals = fn.__globals__
@@ -136,6 +134,7 @@ class _Function:
         self.loops: list[tuple[str, str]] = []
         self.group = -1  # the access group of the `lanes` loop around
         self.ended = False
+        self.context = context
 
     def fail(self, node: ast.AST, message: str) -> TranslateError:
         return TranslateError(f"{self.file}:{self.first + getattr(node, 'lineno', 1) - 1}: {message}")
@@ -195,6 +194,8 @@ class _Function:
             else:
                 self.vars[a.arg] = V(self.slot(a.arg))
                 self.emit(f"store i64 %p.{a.arg}, ptr {self.vars[a.arg].text}")
+        if self.context:
+            params.append("ptr %context")
         self.body(self.tree.body)
         self.emit("ret i64 0")
         link = "" if self.external else "internal "
@@ -341,7 +342,7 @@ class _Function:
         self.label(body)
         self.loops.append((nxt, end))
         outer, loop = self.group, ""
-        if kind == "lanes":
+        if kind == "lanes" and not self.context:  # (flags go to one place)
             self.group = self.unit.node("distinct !{}")
             parallel = self.unit.node(f'!{{!"llvm.loop.parallel_accesses", !{self.group}}}')
             loop = f", !llvm.loop !{self.unit.node(f'distinct !{{!{len(self.unit.meta)}, !{parallel}}}')}"
@@ -489,14 +490,18 @@ class _Function:
         for p, a in zip(_source(fn)[0].args.args, node.args, strict=True):
             if p.arg in inner:
                 continue
+            if p.arg.isupper():
+                inner[p.arg] = self.const_int(a)
+                if inner[p.arg] is None:
+                    raise self.fail(a, f"{fn.__name__} takes a constant for {p.arg}")
+                continue
             v = self.expr(a)
             args.append(f"{'ptr' if v.struct is not None else 'i64'} {v.text}")
-        wanted = free_names(fn)
-        for value in inner.values():
-            if inspect.isfunction(value):  # what a bound function mentions matters wherever it is called
-                wanted |= free_names(value)
+        wanted = mentioned(fn, inner)
         inner = {k: v for k, v in inner.items() if k in wanted}
-        symbol = self.unit.add(fn, inner)
+        symbol = self.unit.add(fn, inner, context=self.context)
+        if self.context:
+            args.append("ptr %context")
         return V(self.let(f"call i64 @{symbol}({', '.join(args)})"))
 
     def pointer(self, node: ast.expr) -> str:
@@ -517,6 +522,10 @@ class _Function:
             tag = f", !tbaa !{self.unit.tag('')}"
             return V(prim.llvm(lambda text: self.let(text + tag * text.startswith("load")),
                                lambda text: self.emit(text + tag), declare, *args) or "0")
+        if prim.name == "f_context":
+            self.context = True
+        elif prim.name in ("f_mode", "f_flags", "f_raise") and not self.context:
+            return V("0")
         return V(prim.llvm(self.let, self.emit, declare, *args) or "0")
 
 
@@ -535,6 +544,18 @@ def free_names(fn: Callable[..., Any]) -> frozenset[str]:
                 out |= free_names(g)
         _FREE[fn] = frozenset(out)
     return _FREE[fn]
+
+
+def mentioned(fn: Callable[..., Any], binds: Mapping[str, Any]) -> set[str]:
+    """The bindings that matter to fn: what it mentions, and what the functions mention that those are bound to."""
+    seen: set[str] = set()
+    todo = set(free_names(fn))
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        if inspect.isfunction(value := binds.get(name)):
+            todo |= free_names(value) - seen
+    return seen
 
 
 def _load(node: ast.expr) -> ast.expr:

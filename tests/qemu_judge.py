@@ -2,6 +2,8 @@
 
 One program holds many cases. A case loads all registers from its block, sets vl and vtype, runs a few random instructions and stores every
 register, vl and vtype; its memory operands stay inside its own kilobytes. Nothing reserved is generated: what traps is tested elsewhere.
+Programs with fcsr set a rounding mode for each case, read and write fcsr among its instructions and store it at its end: they run the exact
+handlers of floating point. Programs without run the plain ones.
 `python -m tests.qemu_judge --minutes 5 --vlen 512` is `make fuzz`.
 """
 
@@ -16,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,7 @@ from rvgpu.sim.elf import BASE
 from rvgpu.sim.engine import engine, legal
 from rvgpu.sim.handlers import SPM_BASE
 from rvgpu.sim.operands import emul, place
-from rvgpu.sim.program import VECTOR_CLASSES, predecode
+from rvgpu.sim.program import VECTOR_CLASSES, Key, minds_fcsr, predecode
 from rvgpu.sim.state import OK, Plan, Rec, Warp
 
 QEMU = shutil.which("qemu-riscv64")
@@ -75,6 +77,7 @@ class Case:
     memory: bytes
     seed: int
     rows: list[str] = field(default_factory=list)
+    frm: int | None = None  # None: the program has no fcsr
 
 
 def draw_vtype(pick: random.Random, vlen: int) -> Vtype:
@@ -114,7 +117,7 @@ def draw_word(row: Row, pick: random.Random, vt: Vtype) -> int | None:
         word = row.match
         for f in FORMATS[row.fmt]:
             if f == "rm":
-                word |= (pick.choice((0, 1, 2, 3, 4, 7)) if row.kind == "fcvt_xf" else pick.choice((0, 7))) << FLAGS[f]
+                word |= pick.choice((0, 1, 2, 3, 4, 7, 7)) << FLAGS[f]
             elif f in FLAGS:
                 word |= pick.getrandbits(1) << FLAGS[f] if f in ("vm", "aqrl") else 0
             elif f in ("fd", "f1", "f2", "f3"):
@@ -170,11 +173,21 @@ def assemble_words(text: str) -> list[int]:
     return [int.from_bytes(code[i:i + 4], "little") for i in range(0, len(code), 4)]
 
 
-def draw_case(seed: int, vlen: int, rows: list[Row], length: int) -> Case:
+def draw_csr(pick: random.Random) -> int:
+    """Some access to fflags, frm (a mode that there is) or fcsr."""
+    to, some, bits = f"x{pick.choice(XS)}", f"x{pick.choice(XS)}", pick.getrandbits(5)
+    return assemble_words(pick.choice((f"csrrs {to}, 0x003, zero", f"csrrw {to}, 0x001, {some}", f"csrrc {to}, 0x001, {some}",
+                                       f"csrrsi {to}, 0x001, {bits}", f"csrrci {to}, 0x003, {bits}", f"csrrwi {to}, 0x003, {bits}",
+                                       f"csrrwi {to}, 0x002, {bits % 5}")))[0]
+
+
+def draw_case(seed: int, vlen: int, rows: list[Row], length: int, fcsr: bool = False) -> Case:
     pick = random.Random(seed)
     vt = draw_vtype(pick, vlen)
     words, names = [], []
     while len(words) < length:
+        if fcsr and pick.random() < 0.1:
+            words.append(draw_csr(pick))
         row = pick.choice(rows)
         word = draw_word(row, pick, vt)
         if word is None:
@@ -201,7 +214,7 @@ def draw_case(seed: int, vlen: int, rows: list[Row], length: int) -> Case:
     fs = b"".join(draw_bytes(pick, w // 8, w) + b"\xff" * (8 - w // 8) for w in (pick.choice((16, 32, 64)) for _ in range(32)))
     block = xs.ljust(128, b"\0") + fs
     block = block.ljust(STATE, b"\0") + draw_bytes(pick, 4 * vlen, pick.choice((width, width, 8, 16, 32, 64)))
-    return Case(vt, words, block, draw_bytes(pick, MEM, width), seed, names)
+    return Case(vt, words, block, draw_bytes(pick, MEM, width), seed, names, pick.randrange(5) if fcsr else None)
 
 
 def build(cases: list[Case], vlen: int, end: str) -> tuple[bytes, int, int]:
@@ -211,6 +224,8 @@ def build(cases: list[Case], vlen: int, end: str) -> tuple[bytes, int, int]:
     lines = ["mv gp, ra"]
     # two passes: the data's address depends on the length of the text, which `li` of an address does not change within 4 GiB
     data = BASE + 0x400000
+    fcsr = cases[0].frm is not None
+    assert all((c.frm is not None) == fcsr for c in cases)
 
     def frame(way: str) -> list[str]:
         s, f = ("sd", "fsd") if way == "save" else ("ld", "fld")
@@ -218,6 +233,7 @@ def build(cases: list[Case], vlen: int, end: str) -> tuple[bytes, int, int]:
         if way == "save":
             out += ["csrrs t5, 0xc20, zero", "sd t5, 384(t6)", "csrrs t5, 0xc21, zero", "sd t5, 392(t6)", "csrrs t5, vcsr, zero", "sd t5, 400(t6)",
                     "csrrs t5, vstart, zero", "sd t5, 408(t6)"]
+            out += ["csrrs t5, fcsr, zero", "sd t5, 416(t6)"] if fcsr else []
         out += [f"{s} x{n}, {8 * (n - 5)}(t6)" for n in XS] + [f"{f} f{n}, {128 + 8 * n}(t6)" for n in range(32)]
         out += [f"li t4, {vlen}", f"addi t5, t6, {VECTORS}"]
         for n in (0, 8, 16, 24):
@@ -227,8 +243,9 @@ def build(cases: list[Case], vlen: int, end: str) -> tuple[bytes, int, int]:
     for n, c in enumerate(cases):
         at = data + n * each
         lines += [f"li t6, {at}", "jal ra, load", f"li a6, {at + 2 * size + MEM // 2}", "li a7, -24", f"li s2, {8 << c.vtype.sew}",
-                  f"li t5, {c.vtype.avl}", f"vsetvli t4, t5, {c.vtype.text}", f"csrrwi zero, vcsr, {c.seed % 8}", *(f".word {w}" for w in c.words),
-                  f"li t6, {at + size}", "jal ra, save"]
+                  *(("csrrwi zero, fflags, 0", f"csrrwi zero, frm, {c.frm}") if fcsr else ()),
+                  f"li t5, {c.vtype.avl}", f"vsetvli t4, t5, {c.vtype.text}", f"csrrwi zero, vcsr, {c.seed % 8}",
+                  *(f".word {w}" for w in c.words), f"li t6, {at + size}", "jal ra, save"]
     lines += [*end.format(data=data, bytes=each * len(cases)).splitlines(), *frame("load"), *frame("save")]
     text = assemble("\n".join(lines) + "\n")
     assert len(text) <= 0x400000
@@ -346,15 +363,15 @@ def under_us(text: bytes, data: int, content: bytes, vlen: int) -> bytes:
 
 
 def title(c: Case, vlen: int) -> str:
-    return f"seed {c.seed} VLEN {vlen} vl {c.vtype.avl} {c.vtype.text}"
+    return f"seed {c.seed} VLEN {vlen} vl {c.vtype.avl} {c.vtype.text} frm {c.frm}"
 
 
 def listing(c: Case) -> str:
     return "\n".join("    " + disasm(d) for d in map(decode, c.words) if d is not None)
 
 
-def compare(cases: list[Case], vlen: int) -> list[str]:
-    """What differs, said for each case that does."""
+def compare(cases: list[Case], vlen: int, ours: list[Case] | None = None) -> list[str]:
+    """What differs, said for each case that does. The simulator may be given others than QEMU."""
     try:
         judged = run_qemu(cases, vlen)
     except Refused as e:
@@ -362,7 +379,7 @@ def compare(cases: list[Case], vlen: int) -> list[str]:
             return [f"{title(cases[0], vlen)}: {e}\n{listing(cases[0])}"]
         half = len(cases) // 2
         return compare(cases[:half], vlen) or compare(cases[half:], vlen)
-    want, got = (np.frombuffer(x, np.uint8).reshape(len(cases), -1) for x in (judged, run_sim(cases, vlen)))
+    want, got = (np.frombuffer(x, np.uint8).reshape(len(cases), -1) for x in (judged, run_sim(ours or cases, vlen)))
     size = STATE + 4 * vlen
     out = []
     for n in np.flatnonzero((want != got).any(1)):
@@ -370,7 +387,8 @@ def compare(cases: list[Case], vlen: int) -> list[str]:
         first = int(np.flatnonzero(want[n] != got[n])[0]) - size
         register = f"v{(first - STATE) * 8 // vlen} byte {(first - STATE) % (vlen // 8)}"
         where = (f"x{5 + first // 8}" if first < 128 else f"f{(first - 128) // 8}" if first < 384 else
-                 "vl, vtype, vcsr or vstart" if first < STATE else register if first < size else f"memory byte {first - size}")
+                 ("vl", "vtype", "vcsr", "vstart", "fcsr")[(first - 384) // 8] if first < STATE else
+                 register if first < size else f"memory byte {first - size}")
         a, b = (bytes(x[n][first + size:first + size + 8]).hex() for x in (want, got))
         out.append(f"{title(c, vlen)}: {where}: QEMU {a}, ours {b}\n{listing(c)}")
     return out
@@ -381,9 +399,9 @@ def shrink(case: Case, vlen: int) -> Case:
     n, wild = 0, "signal 11"
     kept = wild in compare([case], vlen)[0]
     while n < len(case.words):
-        less = Case(case.vtype, case.words[:n] + case.words[n + 1:], case.block, case.memory, case.seed)
-        stray = any(a & 0xFFF0707F == VSTART and (b & 0x5F != 0x07 or c != NEXT) for a, b, c in zip(less.words, [*less.words[1:], 0],
-                                                                                                    [*less.words[2:], 0, 0], strict=False))
+        less = replace(case, words=case.words[:n] + case.words[n + 1:])
+        stray = any(a & 0xFFF0707F == VSTART and (b & 0x5F != 0x07 or c != NEXT)
+                    for a, b, c in zip(less.words, [*less.words[1:], 0], [*less.words[2:], 0, 0], strict=False))
         found = compare([less], vlen) if less.words and not stray else []
         if found and (wild in found[0]) == kept:
             case = less
@@ -393,17 +411,20 @@ def shrink(case: Case, vlen: int) -> Case:
 
 
 def prepare(rows: list[Row]) -> None:
-    """All handlers in one module: one compilation for every program that follows."""
-    keys = {(r.name, s) for r in rows for s in (range(4) if r.cls in VECTOR_CLASSES and "N" not in r.args else (-1,)) if legal(r, s)}
-    engine().handlers(keys)
+    """All handlers, plain and exact, in one module: one compilation for every program that follows."""
+    engine().handlers({Key(r.name, s, exact) for r in rows for s in (range(4) if r.cls in VECTOR_CLASSES and "N" not in r.args else (-1,))
+                       for exact in (False, True)[:1 + minds_fcsr(r)] if legal(r, s)})
 
 
 def fuzz(vlen: int, seed: int, until: float, rows: list[Row], most: int = 1 << 60, cases: int = 400,
          length: int = 6) -> tuple[int, Counter[str], list[str]]:
-    """(instructions run, how often each, what differed)."""
+    """(instructions run, how often each, what differed). Every other program has fcsr, and then every other instruction is floating point."""
     done, seen, found = 0, Counter[str](), []
+    floats = [r for r in rows if minds_fcsr(r)]
     while time.monotonic() < until and done < most and not found:
-        batch = [draw_case(seed + n, vlen, rows, length) for n in range(cases)]
+        fcsr = seed // cases % 2 == 1 and bool(floats)
+        some = rows + floats * (len(rows) // len(floats)) if fcsr else rows
+        batch = [draw_case(seed + n, vlen, some, length, fcsr) for n in range(cases)]
         seed += cases
         for line in compare(batch, vlen)[:3]:
             bad = next(c for c in batch if line.startswith(f"seed {c.seed} "))

@@ -32,7 +32,7 @@ from rvgpu.sim.device import Device
 from rvgpu.sim.elf import BASE, Image, write_executable
 from rvgpu.sim.engine import SEWS, Engine, binds, engine, legal
 from rvgpu.sim.handlers_vector import ldb, stb
-from rvgpu.sim.program import VECTOR_CLASSES, predecode
+from rvgpu.sim.program import VECTOR_CLASSES, Key, minds_fcsr, predecode
 from rvgpu.sim.reference import Reference, specialise
 from rvgpu.sim.state import REC_BYTES
 from rvgpu.sim.translate import Unit
@@ -172,6 +172,7 @@ def prim_cases() -> Iterator[Case]:
     yield Case("mm_pairs", pair, {}, 64, 32, "f32x2")
 
 
+CONTEXT = {"f_context", "f_leave", "f_mode", "f_flags", "f_raise"}  # tests/test_softfloat.py
 MEMORY = {"ld8", "ld16", "ld32", "ld64", "st8", "st16", "st32", "st64", "copy", "zero"}
 
 
@@ -299,7 +300,7 @@ def test_drawn_values(name, data):
 
 def test_every_primitive_is_here():
     used = {c.bound["PRIM"] for c in CASES["prims"] if "PRIM" in c.bound} | {"f_cvt", "f_to_i", "i_to_f", "mm_pairs"}
-    assert used | MEMORY | TESTED == set(PRIMS)
+    assert used | MEMORY | TESTED | CONTEXT == set(PRIMS)
 
 
 # -- (b), (c): two devices, one on the compiled engine and one on CPython
@@ -404,7 +405,8 @@ class Pair:
         chosen = {"vl": vl, "sew": max(sew, 0), "lmul8": 8 << lmul if lmul < 4 else 8 >> (8 - lmul), "vtype": max(sew, 0) << 3 | lmul, "vill": 0,
                   "twiden": widen, "altfmt": pick.getrandbits(1), "tm": pick.randrange(m.matrix.te + 1), "tk": pick.randrange((4, 2, 1, 1)[sew] + 1),
                   "now": 1000, "fault": 0, "fault_addr": 0, "pc": 0, "next": 0, "mem_kind": 0, "mem_bytes": 0, "mem_count": 0,
-                  "mem_stride": 0, "state": 0, "vxrm": pick.randrange(4), "vxsat": 0, "vstart": pick.choice((0, 0, 0, 1, 5))}
+                  "mem_stride": 0, "state": 0, "vxrm": pick.randrange(4), "vxsat": 0, "vstart": pick.choice((0, 0, 0, 1, 5)),
+                  "fcsr": pick.getrandbits(5) | (pick.randrange(5) if pick.random() < 0.9 else pick.randrange(8)) << 5}
         for d in (self.a, self.b):
             w = d.warps[0]
             ctypes.memmove(ctypes.addressof(w.v), values, 4096)
@@ -414,8 +416,8 @@ class Pair:
                 setattr(w, name, value)
             ctypes.memset(ctypes.addressof(d.cores[0].bar_count), 0, 128)
 
-    def run(self, row: Row, sew: int, pick: random.Random, times: int) -> None:
-        key = (row.name, sew)
+    def run(self, row: Row, sew: int, exact: bool, pick: random.Random, times: int) -> None:
+        key = Key(row.name, sew, exact)
         h = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 4)(engine().handlers({key})[key])
         h2 = self.reference.table[self.reference.handlers({key})[key] - 1]
         for _ in range(times):
@@ -440,23 +442,23 @@ class Pair:
             assert not different, f"{place}:\n" + "\n".join(different)
 
 
-def handler_keys(every: bool) -> list[tuple[Row, int]]:
-    """Each row at one of its element widths (in turn), or at all of them."""
+def handler_keys(every: bool) -> list[tuple[Row, int, bool]]:
+    """Each row at one of its element widths (in turn), or at all of them; plain, and exact where it has to do with fcsr."""
     out = []
     for n, row in enumerate(ROWS):
         widths = [s for s in (range(4) if needs_vtype(row) else (-1,)) if legal(row, s)]
-        out += [(row, s) for s in (widths if every else [widths[n % len(widths)]])]
+        out += [(row, s, exact) for s in (widths if every else [widths[n % len(widths)]]) for exact in (False, True)[:1 + minds_fcsr(row)]]
     return out
 
 
 CHUNKS = 8
 
 
-def sweep(keys: list[tuple[Row, int]], times: int) -> None:
-    engine().handlers({(row.name, sew) for row, sew in keys})
+def sweep(keys: list[tuple[Row, int, bool]], times: int) -> None:
+    engine().handlers({Key(row.name, sew, exact) for row, sew, exact in keys})
     both = Pair(load_machine("base", SMALL))
-    for row, sew in keys:
-        both.run(row, sew, random.Random(f"{row.name} {sew}"), times)
+    for row, sew, exact in keys:
+        both.run(row, sew, exact, random.Random(f"{row.name} {sew}"), times)
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

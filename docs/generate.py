@@ -19,7 +19,7 @@ from rvgpu.isa.describe import groups_of, pattern  # noqa: E402
 from rvgpu.isa.gloss import gloss  # noqa: E402
 from rvgpu.isa.machine import load_machine, machine_names  # noqa: E402
 from rvgpu.isa.rows import FORMATS, ROWS  # noqa: E402
-from rvgpu.sim import control, issue, memory, occupancy  # noqa: E402
+from rvgpu.sim import control, issue, memory, occupancy, rounds  # noqa: E402
 from rvgpu.sim.program import CLASSES, latency  # noqa: E402
 
 NOTE = "<!-- written by docs/generate.py (`make docs`): do not edit -->\n"
@@ -42,11 +42,11 @@ def number(x: float) -> str:
 
 def timing() -> str:
     base = load_machine("base")
-    rules = [("Issue", issue.step), ("Operands", issue.find_ready), ("Units", issue.unit_cost), ("Vector classes", occupancy.class_cycles),
-             ("Results", issue.retire), ("Loads and stores", issue.memory_time), ("L1", memory.l1_load), ("Stores", memory.l1_store),
-             ("L2", memory.l2_line), ("Shared queues", memory.take), ("DMA", control.dma_go),
+    rules = [("Issue", issue.step), ("Operands", issue.operands), ("Units", issue.unit_cost), ("Vector classes", occupancy.class_cycles),
+             ("Results", issue.retire), ("Loads and stores", issue.memory_time), ("Data of loads", issue.moved), ("L1", memory.l1_load),
+             ("Stores", memory.l1_store), ("L2", memory.l2_line), ("Shared queues", memory.take), ("DMA", control.dma_go),
              ("DMA lines", control.dma_row), ("Waiting for DMA", control.dma_wait),
-             ("Barriers", control.barrier), ("Cores", issue.run), ("End of a run", issue.drain), ("Where the cycles went", issue.account)]
+             ("Barriers", control.barrier), ("Cores", rounds.run), ("End of a run", rounds.drain), ("Where the cycles went", issue.blame)]
     classes = [[n, UNITS[t.unit], COSTS[t.cost], latency(base, t), "yes" if t.chain else "no", t.cause] for n, t in CLASSES.items()]
     vector = [[f"`{n}`", c.what, COUNTS[c.counts] + (", longest" if c.longest else ""), c.like,
                *(number(x) for x in resolve(n, getattr(base.classes, n), base))] for n, c in VECTOR.items()]
@@ -59,6 +59,7 @@ CPython in the tests. Timing never changes results: all effects happen at issue,
 launch ({base.gpu.launch_cycles} cycles on `base`, then {base.gpu.cta_dispatch_cycles} to dispatch a CTA) until the last dirty line is in DRAM.
 
 {chr(10).join(f"- **{name}** (`{fn.__module__.rpartition('.')[2]}.{fn.__name__}`). {doc(fn)}" for name, fn in rules)}
+- **Rounds** (`sim/rounds.py`). {" ".join((rounds.__doc__ or "").split())}
 
 ## Classes
 
@@ -78,7 +79,7 @@ DLEN and latencies (`isa/classes.py`). Machines fitted to measurements: docs/acc
 
 An instruction cache, branch prediction, DRAM banks and rows, bank conflicts of unit-stride scratchpad accesses, and the limits of 1,024 lines in
 flight in the DMA, L2 and DRAM (`dma.lines`, `l2.misses` and `dram.queue_lines` describe the machine; no rule uses them yet). A DMA
-transfer's lines are placed in the shared queues when it starts; cores run in turns of at most {issue.QUANTUM} cycles, and
+transfer's lines are placed in the shared queues when it starts; cores run in turns of at most {rounds.QUANTUM} cycles, and
 requests that come out of order of time take the room that is left in their window.
 
 ## Micro-benchmarks

@@ -250,7 +250,8 @@ def occupy(c: Core, unit: int, g: Gpu, start: int, cost: int) -> int:
 
 
 def retire(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, start: int, cost: int, first: int, last: int, cause: int) -> int:
-    """What an instruction of a unit leaves on the scoreboard. Its last element comes no earlier than its sources' last ones and its latency."""
+    """What an instruction of a unit leaves on the scoreboard. Its first element is there after its class's latency (that of a reduction
+    `reduction_passes` x (occupancy - 1) later still), its last occupancy - 1 later, and no earlier than its sources' last ones and its latency."""
     occupy(c, p.unit, g, start, cost)
     n = p.form
     if n == 1:

@@ -84,7 +84,7 @@ def _state(name: str, vl: int, sew: int, lmul8: int, m) -> tuple[Warp, Rec, Gpu]
     w, r, g = Warp(), Rec(), Gpu()
     w.vl, w.sew, w.lmul8 = vl, (8, 16, 32, 64).index(sew), lmul8
     row = BY_NAME[name]
-    _fill(r, decode(row.match | ("vm" in FORMATS[row.fmt]) << 25), m)
+    _fill(r, decode(row.match | ("vm" in FORMATS[row.fmt]) << 25), m, False)
     g.dlen, g.vlenb = m.vector.dlen, m.vector.vlen // 8
     g.classes[:] = list(class_table(m))
     return w, r, g

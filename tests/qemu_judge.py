@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from rvgpu.sim.program import VECTOR_CLASSES, Key, minds_fcsr, predecode
 from rvgpu.sim.state import OK, Plan, Rec, Warp
 
 QEMU = shutil.which("qemu-riscv64")
+WORDS = 16  # encodings that are drawn of a row under a vtype
 XS = range(5, 16)  # registers that a case may change; x16 points into its memory, x29..x31 serve the frame
 MEM, STATE, VECTORS = 4096, 512, 512  # bytes of a case's memory, of scalar state in a block, offset of the vector registers
 # Operands that programs do without: encodings that are reserved (tests/test_reserved.py); vstart at an element of arithmetic, where we trap, and
@@ -62,11 +64,12 @@ class Vtype:
     sew: int  # index: 8 << sew bits
     lmul: int  # eighths of a register: 1, 2, .. 64
     avl: int
+    policy: str = "tu, mu"  # (agnostic elements stay as they are, in QEMU 7.2 and here)
 
     @property
     def text(self) -> str:
         m = f"m{self.lmul // 8}" if self.lmul >= 8 else f"mf{8 // self.lmul}"
-        return f"e{8 << self.sew}, {m}, tu, mu"
+        return f"e{8 << self.sew}, {m}, {self.policy}"
 
 
 @dataclass
@@ -84,7 +87,8 @@ def draw_vtype(pick: random.Random, vlen: int) -> Vtype:
     sew = pick.randrange(4)
     lmul = pick.choice([n for n in (1, 2, 4, 8, 16, 32, 64) if 8 << sew <= 8 * n])
     most = vlen * lmul // 8 // (8 << sew)
-    return Vtype(sew, lmul, min(most, pick.choice((0, 1, most // 2, most - 1, most, most, pick.randint(0, most)))))
+    avl = min(most, pick.choice((0, 1, most // 2, most - 1, most, most, pick.randint(0, most))))
+    return Vtype(sew, lmul, avl, pick.choice(("tu, mu", "tu, ma", "ta, mu", "ta, ma")))
 
 
 def configured(vt: Vtype) -> Warp:
@@ -104,15 +108,20 @@ def elements(row: Row, vt: Vtype, vlen: int) -> int:
     return vlen * row.args["N"] // row.args["EEW"] if "N" in row.args else (vt.avl + 7) // 8 if row.kind.endswith("mask") else vt.avl
 
 
-def draw_word(row: Row, pick: random.Random, vt: Vtype) -> int | None:
-    """An encoding of the row that is legal under vt, or None."""
+@cache
+def word_of(row: Row, sew: int, lmul: int, far: bool, epoch: int, n: int) -> int | None:
+    """One of the encodings of the row, legal under a vtype, that are drawn in an epoch of a million seeds."""
+    return draw_word(row, random.Random(f"{row.name} {sew} {lmul} {far} {epoch} {n}"), Vtype(sew, lmul, 0), far)
+
+
+def draw_word(row: Row, pick: random.Random, vt: Vtype, far: bool) -> int | None:
+    """An encoding of the row that is legal under vt, or None; `far`: a stride would leave the case's memory."""
     vector = row.cls in VECTOR_CLASSES
     if vector and "N" not in row.args and not legal(row, vt.sew):
         return None
     w, vectors = configured(vt), operands(row)
     shape = Rec(arg=vectors.arg, fields=vectors.fields)
     step = {f: max(1, emul(w, shape, kind) >> 3) for f, kind in (*vectors.sources, *([vectors.dest] if vectors.dest else []))}
-    far = vt.avl * max(24, 8 << vt.sew) > MEM // 2 - 64  # a stride would leave the case's memory
     for _ in range(60):
         word = row.match
         for f in FORMATS[row.fmt]:
@@ -149,23 +158,19 @@ SPECIAL = {
          0x0010000000000000, 0x43E0000000000000)}
 
 
-def draw_bytes(pick: random.Random, n: int, width: int) -> bytes:
+def draw_bytes(rng: np.random.Generator, n: int, width: int) -> bytes:
     """Elements of `width` bits: special floats, numbers near each other in size, small integers, anything."""
-    out = bytearray()
-    while len(out) < n:
-        k = pick.random()
-        if k < 0.25 and width in SPECIAL:
-            x = pick.choice(SPECIAL[width]) ^ (pick.getrandbits(1) << width - 1)
-        elif k < 0.5 and width in SPECIAL:
-            mant = {16: 10, 32: 23, 64: 52}[width]
-            bias = (1 << (width - 2 - mant)) - 1
-            x = pick.getrandbits(1) << width - 1 | (bias + pick.randrange(-4, 5)) << mant | pick.getrandbits(mant)
-        elif k < 0.7:
-            x = pick.randrange(-20, 20)
-        else:
-            x = pick.getrandbits(width)
-        out += (x & (1 << width) - 1).to_bytes(width // 8, "little")
-    return bytes(out[:n])
+    count, kind = -(-8 * n // width), np.dtype(f"u{width // 8}")
+    out = np.frombuffer(rng.bytes(count * width // 8), kind).copy()
+    which = rng.random(count)
+    if width in SPECIAL:
+        mant = {16: 10, 32: 23, 64: 52}[width]
+        bias = (1 << (width - 2 - mant)) - 1
+        sign = out & kind.type(1 << width - 1)
+        special = np.array(SPECIAL[width], kind)[rng.integers(0, len(SPECIAL[width]), count)] | sign
+        near = sign | (bias + rng.integers(-4, 5, count)).astype(kind) << kind.type(mant) | out & kind.type((1 << mant) - 1)
+        out = np.where(which < 0.25, special, np.where(which < 0.5, near, out))
+    return np.where((which >= 0.5) & (which < 0.7), rng.integers(-20, 20, count).astype(kind), out).tobytes()[:n]
 
 
 def assemble_words(text: str) -> list[int]:
@@ -182,14 +187,14 @@ def draw_csr(pick: random.Random) -> int:
 
 
 def draw_case(seed: int, vlen: int, rows: list[Row], length: int, fcsr: bool = False) -> Case:
-    pick = random.Random(seed)
+    pick, rng = random.Random(seed), np.random.default_rng(seed)
     vt = draw_vtype(pick, vlen)
     words, names = [], []
     while len(words) < length:
         if fcsr and pick.random() < 0.1:
             words.append(draw_csr(pick))
         row = pick.choice(rows)
-        word = draw_word(row, pick, vt)
+        word = word_of(row, vt.sew, vt.lmul, vt.avl * max(24, 8 << vt.sew) > MEM // 2 - 64, seed // 1_000_000, pick.randrange(WORDS))
         if word is None:
             continue
         if row.kind.endswith("_indexed"):  # indices of their own element width, below 1024 (or 256)
@@ -211,10 +216,11 @@ def draw_case(seed: int, vlen: int, rows: list[Row], length: int, fcsr: bool = F
     width = 8 << vt.sew
     values = (pick.choice((pick.randrange(-40, 40), pick.getrandbits(64), pick.choice(SPECIAL[64]), 1 << pick.randrange(64))) for _ in XS)
     xs = b"".join((x & (1 << 64) - 1).to_bytes(8, "little") for x in values)
-    fs = b"".join(draw_bytes(pick, w // 8, w) + b"\xff" * (8 - w // 8) for w in (pick.choice((16, 32, 64)) for _ in range(32)))
+    drawn = {w: draw_bytes(rng, 32 * w // 8, w) for w in (16, 32, 64)}
+    fs = b"".join(drawn[w][n * w // 8:(n + 1) * w // 8] + b"\xff" * (8 - w // 8) for n, w in enumerate(pick.choices((16, 32, 64), k=32)))
     block = xs.ljust(128, b"\0") + fs
-    block = block.ljust(STATE, b"\0") + draw_bytes(pick, 4 * vlen, pick.choice((width, width, 8, 16, 32, 64)))
-    return Case(vt, words, block, draw_bytes(pick, MEM, width), seed, names, pick.randrange(5) if fcsr else None)
+    block = block.ljust(STATE, b"\0") + draw_bytes(rng, 4 * vlen, pick.choice((width, width, 8, 16, 32, 64)))
+    return Case(vt, words, block, draw_bytes(rng, MEM, width), seed, names, pick.randrange(5) if fcsr else None)
 
 
 def build(cases: list[Case], vlen: int, end: str) -> tuple[bytes, int, int]:
@@ -237,7 +243,7 @@ def build(cases: list[Case], vlen: int, end: str) -> tuple[bytes, int, int]:
         out += [f"{s} x{n}, {8 * (n - 5)}(t6)" for n in XS] + [f"{f} f{n}, {128 + 8 * n}(t6)" for n in range(32)]
         out += [f"li t4, {vlen}", f"addi t5, t6, {VECTORS}"]
         for n in (0, 8, 16, 24):
-            out += [f"{'vs8r.v' if way == 'save' else 'vl8re8.v'} v{n}, (t5)", "add t5, t5, t4"]
+            out += [f"{'vs8r.v' if way == 'save' else 'vl8re64.v'} v{n}, (t5)", "add t5, t5, t4"]
         return [*out, "jalr zero, ra, 0"]
 
     for n, c in enumerate(cases):
@@ -416,8 +422,8 @@ def prepare(rows: list[Row]) -> None:
                        for exact in (False, True)[:1 + minds_fcsr(r)] if legal(r, s)})
 
 
-def fuzz(vlen: int, seed: int, until: float, rows: list[Row], most: int = 1 << 60, cases: int = 400,
-         length: int = 6) -> tuple[int, Counter[str], list[str]]:
+def fuzz(vlen: int, seed: int, until: float, rows: list[Row], most: int = 1 << 60, cases: int = 250,
+         length: int = 16) -> tuple[int, Counter[str], list[str]]:
     """(instructions run, how often each, what differed). Every other program has fcsr, and then every other instruction is floating point."""
     done, seen, found = 0, Counter[str](), []
     floats = [r for r in rows if minds_fcsr(r)]
@@ -429,27 +435,30 @@ def fuzz(vlen: int, seed: int, until: float, rows: list[Row], most: int = 1 << 6
         for line in compare(batch, vlen)[:3]:
             bad = next(c for c in batch if line.startswith(f"seed {c.seed} "))
             found += compare([shrink(bad, vlen)], vlen) or [line]
-        done += cases * length
         for c in batch:
             seen.update(c.rows)
+            done += len(c.rows)
     return done, seen, found
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--minutes", type=float, default=1)
+    p.add_argument("--minutes", type=float, default=1, help="for all VLENs together")
     p.add_argument("--vlen", type=int, nargs="*", default=[128, 256, 512, 1024])
     p.add_argument("--seed", type=int, default=int(time.time()))
     p.add_argument("--only", help="rows whose name contains this")
+    p.add_argument("--vectors", type=int, help="stop at so many vector instructions per VLEN; nothing else is drawn then")
     args = p.parse_args()
     if QEMU is None:
         sys.exit("qemu-riscv64 is not here: apt-get install qemu-user")
-    rows = [r for r in ROWS if judged(r) and (not args.only or args.only in r.name)]
+    rows = [r for r in ROWS if judged(r) and (not args.only or args.only in r.name) and (not args.vectors or r.cls in VECTOR_CLASSES)]
     prepare(rows)
     bad = False
     for vlen in args.vlen:
-        done, seen, found = fuzz(vlen, args.seed, time.monotonic() + 60 * args.minutes / len(args.vlen), rows)
-        print(f"VLEN {vlen}: {done} instructions of {len(seen)} kinds (of {len(rows)}), seed {args.seed}: {len(found)} differ", flush=True)
+        begin = time.monotonic()
+        done, seen, found = fuzz(vlen, args.seed, begin + 60 * args.minutes / len(args.vlen), rows, args.vectors or 1 << 60)
+        print(f"VLEN {vlen}: {done} instructions of {len(seen)} kinds (of {len(rows)}), seed {args.seed}, {time.monotonic() - begin:.0f} s: "
+              f"{len(found)} differ", flush=True)
         bad |= bool(found)
         for text in found:
             print(text)

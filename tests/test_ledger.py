@@ -255,6 +255,25 @@ def test_the_bars():
     assert np.isfinite(total).all()
 
 
+OTHER = DATA.with_name("x60_microbench.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not OTHER.exists(), reason=f"the X60's latency and load tables are not part of the repository ({OTHER})")
+def test_the_x60_by_another_measurement():
+    """Tables that nothing was fitted to, of another author: vadd and unit-stride loads with SEW 8 to 64 and LMUL 1/8 to 8."""
+    rows = []
+    with OTHER.open() as f:
+        for r in csv.DictReader(f):
+            text = {"vadd_vv_LMUL_x_SEW_throughput": "vadd.vv v8,v16,v24", "vle_LMUL_x_SEW_throughput": f"vle{r['row'][1:]}.v v8,(t0)"}.get(r["table"])
+            if text:
+                lmul = r["column"][1:]
+                rows.append(Measured(text, int(r["row"][1:]), 8 // int(lmul[1:]) if lmul[0] == "f" else 8 * int(lmul), float(r["value"])))
+    m = load_machine("x60")
+    score = Score.of(errors(Loops(m, rows), m))
+    assert score.rows == 29 and score.mean <= 0.04 and score.near == 1
+
+
 def test_no_more_parameters_than_four():
     assert len(PARAMETERS) == 4
     for name in LEDGER:

@@ -25,9 +25,10 @@ from rvgpu.isa.machine import Machine
 from rvgpu.isa.rows import BY_NAME
 from rvgpu.sim.device import Device
 from rvgpu.sim.elf import BASE, Image, write_executable
-from rvgpu.sim.engine import SEWS, legal
+from rvgpu.sim.engine import SEWS, Engine, legal
 from rvgpu.sim.occupancy import ONE, STRIDE, class_table, elements, register_bits
-from rvgpu.sim.state import Plan
+from rvgpu.sim.reference import Reference
+from rvgpu.sim.state import ANY_SHAPE, Plan
 
 FIELDS = ("machine", "instruction", "vtype", "vl", "cycles_per_instruction")
 UNROLL, PASSES = 8, 2
@@ -148,14 +149,14 @@ ret
 class Loops:
     """The loops of `rows` on one device. `measure` runs one; the classes' parameters may change between runs."""
 
-    def __init__(self, machine: Machine, rows: Sequence[Measured]) -> None:
+    def __init__(self, machine: Machine, rows: Sequence[Measured], engine: Engine | Reference | None = None) -> None:
         self.rows = list(rows)
         texts = [kernel(f"k{n}", r) for n, r in enumerate(self.rows)]
         code, symbols = b"", {}
         for n, text in enumerate(texts):
             symbols[f"k{n}"] = BASE + len(code)
             code += assemble(text, BASE + len(code))
-        self.device = Device(machine, memory_bytes=1 << 30)
+        self.device = Device(machine, memory_bytes=1 << 30, engine=engine)
         self.program = self.device.load(write_executable(Image(BASE, bytearray(code), (BASE, len(code)), symbols)))
         self.buffer, self.result = self.device.alloc(BUFFER, "buffer"), self.device.alloc(8, "result")
         plans: Any = self.program.plans
@@ -166,7 +167,7 @@ class Loops:
 
     def run(self, n: int) -> float:
         """Cycles per instruction of loop n under the device's present parameters."""
-        self.shapes[:] = -1
+        self.shapes[self.shapes != ANY_SHAPE] = 0  # plans keep cycles
         self.device.launch(self.program, f"k{n}", [self.buffer, self.buffer + BUFFER // 2, self.result], ctas=1)
         return int.from_bytes(self.device.read(self.result, 8), "little") / (8 * UNROLL * PASSES)
 

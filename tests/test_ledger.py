@@ -24,6 +24,7 @@ from rvgpu.isa.rows import BY_NAME, FORMATS, ROWS
 from rvgpu.sim.calibrate import Score, bare, errors, fit
 from rvgpu.sim.loops import Loops, Measured, instances, read_table
 from rvgpu.sim.occupancy import class_cycles, class_table
+from rvgpu.sim.reference import Reference
 from rvgpu.sim.state import Gpu, Rec, Warp
 
 DATA = Path(os.environ.get("RVGPU_LEDGER", "/work/shared/data/rvv_throughput.csv"))
@@ -253,6 +254,36 @@ def test_the_bars():
     score = Score.of(total)
     assert score.rows == 1531 and score.mean <= 0.04 and score.near >= 0.95
     assert np.isfinite(total).all()
+
+
+@pytest.mark.parametrize("machine", ["x60", "x280"])
+def test_the_engines_agree_on_classes(machine):
+    """The class rule, waits of results and memory classes: CPython's cycles are the compiled engine's."""
+    texts = ("vand.vv v8,v16,v24", "vredsum.vs v8,v16,v24", "vmv.x.s t0,v8", "vmul.vv v8,v16,v24", "vse64.v v8,(t0)", "vlse64.v v8,(t2),t3")
+    rows = [Measured(t, 64, lmul8, 1.0) for t in texts for lmul8 in (8, 64)]
+    m = load_machine(machine)
+    fast, slow = Loops(m, rows), Loops(m, rows, Reference())
+    assert [fast.run(n) for n in range(len(rows))] == [slow.run(n) for n in range(len(rows))]
+
+
+OTHER = DATA.with_name("x60_microbench.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not OTHER.exists(), reason=f"the X60's latency and load tables are not part of the repository ({OTHER})")
+def test_the_x60_by_another_measurement():
+    """Tables that nothing was fitted to, of another author: vadd and unit-stride loads with SEW 8 to 64 and LMUL 1/8 to 8."""
+    rows = []
+    with OTHER.open() as f:
+        for r in csv.DictReader(f):
+            text = {"vadd_vv_LMUL_x_SEW_throughput": "vadd.vv v8,v16,v24",
+                    "vle_LMUL_x_SEW_throughput": f"vle{r['row'][1:]}.v v8,(t0)"}.get(r["table"])
+            if text:
+                lmul = r["column"][1:]
+                rows.append(Measured(text, int(r["row"][1:]), 8 // int(lmul[1:]) if lmul[0] == "f" else 8 * int(lmul), float(r["value"])))
+    m = load_machine("x60")
+    score = Score.of(errors(Loops(m, rows), m))
+    assert score.rows == 29 and score.mean <= 0.04 and score.near == 1
 
 
 def test_no_more_parameters_than_four():

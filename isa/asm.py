@@ -84,7 +84,7 @@ def _word(line: _Line, name: str, ops: list[str], pc: int, labels: dict[str, int
         if len(ops) != 1 or not -(1 << 31) <= (value := _number(line, ops[0])) < 1 << 32:
             raise line.fail(".word takes a number of 32 bits")
         return value & 0xFFFFFFFF
-    amo = re.fullmatch(r"(amo\w+\.[wd])(\.aq|\.rl|\.aqrl)", name)
+    amo = re.fullmatch(r"((?:amo\w+|lr|sc)\.[wd])(\.aq|\.rl|\.aqrl)", name)
     name, ordering = (amo[1], amo[2]) if amo else (name, "")
     if name not in BY_NAME:
         near = did_you_mean(name, BY_NAME)

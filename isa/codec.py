@@ -76,7 +76,7 @@ CSRS = {"fflags": 0x001, "frm": 0x002, "fcsr": 0x003, "vstart": 0x008, "vxsat": 
 CSR_NAMES = {n: name for name, n in CSRS.items()}
 ORDERING = ("", ".rl", ".aq", ".aqrl")
 MEMORY = ("load", "store", "fload", "fstore", "prefetch")  # the last two operands are written imm(x1)
-BASED = ("vload", "vwhole", "vloads", "vloadx", "amo", "tload")  # x1 is written (x1)
+BASED = ("vload", "vwhole", "vloads", "vloadx", "amo", "lr", "tload")  # x1 is written (x1)
 
 
 def unwritten_rounding(r: Row) -> int:

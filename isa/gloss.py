@@ -40,7 +40,10 @@ _MEMORY = {"unit": "m[rs1 + i*{BYTES}]", "strided": "m[rs1 + i*rs2]", "indexed":
 TEXTS = {
     "lui": "rd = imm", "auipc": "rd = pc + imm", "jal": "rd = pc + size; to pc + imm", "jalr": "rd = pc + size; to (rs1 + imm) & -2",
     "load": "rd = m[rs1 + imm], {SIZE} bytes, {sign}", "store": "m[rs1 + imm] = rs2, {SIZE} bytes", "nop": "orders or hints: nothing to do here",
-    "trap": "stops the program", "csr": "rd = csr; csr = rs1 or uimm, or its bits set or cleared",
+    "exception": "a trap; without a trap vector it stops the program", "mret": "to mepc; mode and MIE as before the trap", "wfi": "waits a little",
+    "fence": "orders: waits until no core is behind", "fence_i": "decodes text that was written anew",
+    "lr": "rd = m[rs1], {SIZE} bytes; reserves their line", "sc": "rd = 0 and m[rs1] = rs2, {SIZE} bytes, if the reservation holds; else rd = 1",
+    "csr": "rd = csr; csr = rs1 or uimm, or its bits set or cleared",
     "fload": "fd = m[rs1 + imm], {SIZE} bytes, NaN-boxed",
     "fstore": "m[rs1 + imm] = fs2, {SIZE} bytes", "fsqrt": "fd = square root of fs1", "fclass": "rd = one bit of ten for the class of fs1",
     "fcvt_xf": "rd = fs1 as an integer of {IW} bits, saturated; NaN is the greatest", "fcvt_fx": "fd = rs1, an integer of {IW} bits",

@@ -286,10 +286,12 @@ def _check_values(m: Machine, error_at: ErrorAt) -> None:
             x = getattr(getattr(m.classes, name), f.name)
             low, high = (1 / 64, 64) if f.name == "sew_factor" else (-256, 4096)
             need(x is None or low <= x <= high, f"classes.{name}.{f.name}", f"{x} is not in {low}..{high}")
+    need(1e-3 <= m.gpu.clock_ghz <= 1e3, "gpu.clock_ghz", f"{m.gpu.clock_ghz} is not in 0.001..1000")
     need(m.scratchpad.size_bytes % 64 == 0 and m.scratchpad.size_bytes > 0, "scratchpad.size_bytes", "must be a positive multiple of 64")
     need(m.scratchpad.size_bytes <= 1 << 28, "scratchpad.size_bytes", f"{m.scratchpad.size_bytes} is more than 2**28")
     for section in ("l1", "l2"):
         part = getattr(m, section)
+        need(part.size_bytes <= 1 << 28, f"{section}.size_bytes", f"{part.size_bytes} is more than 2**28")
         need(power(part.size_bytes // (64 * part.ways)), f"{section}.size_bytes", "size / (64 B lines x ways) must be a power of two")
 
 

@@ -12,11 +12,11 @@ from itertools import product
 from rvgpu.isa.classes import timing_class
 
 # operand fields of each format, in assembly order: every bit that a row's mask leaves free is a bit of one of them
-# (but fm, rd and rs1 of `fence`: whatever they hold, the specification wants a plain fence)
+# (but fm, rd and rs1 of `fence`, and all of `fence.i`: whatever they hold, the specification wants a plain fence)
 FORMATS: dict[str, tuple[str, ...]] = {
     "r": ("xd", "x1", "x2"), "i": ("xd", "x1", "imm_i"), "sh6": ("xd", "x1", "shamt6"), "sh5": ("xd", "x1", "shamt5"), "u1": ("xd", "x1"),
     "u": ("xd", "imm_u"), "j": ("xd", "imm_j"), "b": ("x1", "x2", "imm_b"), "load": ("xd", "imm_i", "x1"), "store": ("x2", "imm_s", "x1"),
-    "fload": ("fd", "imm_i", "x1"), "fstore": ("f2", "imm_s", "x1"), "amo": ("aqrl", "xd", "x2", "x1"), "none": (),
+    "fload": ("fd", "imm_i", "x1"), "fstore": ("f2", "imm_s", "x1"), "amo": ("aqrl", "xd", "x2", "x1"), "lr": ("aqrl", "xd", "x1"), "none": (),
     "fence": ("pred", "succ"), "csr": ("xd", "csr", "x1"), "csri": ("xd", "csr", "uimm"), "fr": ("fd", "f1", "f2", "rm"), "fr0": ("fd", "f1", "f2"),
     "fr4": ("fd", "f1", "f2", "f3", "rm"), "fr1": ("fd", "f1", "rm"), "fcmp": ("xd", "f1", "f2"), "xf": ("xd", "f1", "rm"), "xf0": ("xd", "f1"),
     "fx": ("fd", "x1", "rm"), "fx0": ("fd", "x1"),
@@ -95,11 +95,14 @@ def _scalar() -> None:
         row(name, 0x03 | n << 12, F3, "load", "load", cls="load", SIZE=1 << (n & 3), SIGNED=int(n < 4))
     for n, name in enumerate(("sb", "sh", "sw", "sd")):
         row(name, 0x23 | n << 12, F3, "store", "store", cls="store", SIZE=1 << n)
-    row("fence", 0x0F, F3, "fence", "nop")
-    row("fence.tso", 0x8330000F, 0xFFFFFFFF, "none", "nop")
+    row("fence", 0x0F, F3, "fence", "fence")
+    row("fence.tso", 0x8330000F, 0xFFFFFFFF, "none", "fence")
     row("pause", 0x0100000F, 0xFFFFFFFF, "none", "nop")
-    row("ecall", 0x73, 0xFFFFFFFF, "none", "trap")
-    row("ebreak", 0x00100073, 0xFFFFFFFF, "none", "trap")
+    row("ecall", 0x73, 0xFFFFFFFF, "none", "exception", BREAK=0)
+    row("ebreak", 0x00100073, 0xFFFFFFFF, "none", "exception", BREAK=1)
+    row("mret", 0x30200073, 0xFFFFFFFF, "none", "mret", cls="jump")
+    row("wfi", 0x10500073, 0xFFFFFFFF, "none", "wfi")
+    row("fence.i", 0x100F, F3, "none", "fence_i")
     for n, name in ((1, "csrrw"), (2, "csrrs"), (3, "csrrc")):
         row(name, 0x73 | n << 12, F3, "csr", "csr", cls="csr", MODE=n, IMM=0)
         row(name + "i", 0x73 | (n + 4) << 12, F3, "csri", "csr", cls="csr", MODE=n, IMM=1)
@@ -107,6 +110,9 @@ def _scalar() -> None:
                      ("amominu", 24), ("amomaxu", 28)):
         for f3, suffix in ((2, "w"), (3, "d")):
             row(f"{name}.{suffix}", 0x2F | f3 << 12 | f5 << 27, 0xF800707F, "amo", "amo", name, "amo", SIZE=1 << f3)
+    for f3, suffix in ((2, "w"), (3, "d")):
+        row(f"lr.{suffix}", 0x1000002F | f3 << 12, 0xF9F0707F, "lr", "lr", cls="amo", SIZE=1 << f3)
+        row(f"sc.{suffix}", 0x1800002F | f3 << 12, 0xF800707F, "amo", "sc", cls="amo", SIZE=1 << f3)
     for name, imm in (("prefetch.i", 0), ("prefetch.r", 1), ("prefetch.w", 3)):
         row(name, 0x6013 | imm << 20, 0x01F07FFF, "prefetch", "nop")
 

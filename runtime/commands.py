@@ -26,6 +26,7 @@ from rvgpu.runtime.code import Code, make_code, read_note
 from rvgpu.runtime.inputs import random_inputs, random_scalars, random_tensor
 from rvgpu.runtime.kernel import Compiled, Kernel, bucket, read_text
 from rvgpu.runtime.launch import run_code, shape, size_bytes
+from rvgpu.runtime.programs import run_program, write_trace
 from rvgpu.runtime.stats import describe, statistics, work_of_code
 from rvgpu.sim.device import MEMORY_BYTES
 from rvgpu.sim.elf import load as load_elf
@@ -323,14 +324,7 @@ def finish(args: Args, stats: dict[str, Any], outputs: dict[str, Any], trace: Tr
                 raise usage(f"cannot write {args.out}{name}.npy: {e.strerror}", "E001") from None
     print(json.dumps(stats) if args.json else describe(stats))
     if trace is not None:
-        try:
-            trace.write(args.trace)
-        except OSError as e:
-            raise usage(f"cannot write {args.trace}: {e.strerror}", "E001") from None
-        if trace.dropped:
-            print(f"note: the trace holds the first {len(trace.events)} of {len(trace.events) + trace.dropped} events", file=sys.stderr)
-        if not args.json:
-            print(f"  trace        {args.trace} (open it at ui.perfetto.dev)")
+        write_trace(trace, args.trace, None if args.json else sys.stdout)
     return EXIT_CHECK_FAILED if "check" in stats and not stats["check"]["passed"] else EXIT_OK
 
 
@@ -378,20 +372,26 @@ def run_tile(args: Args) -> int:
 
 
 def sim(args: Args) -> int:
-    """An ELF with the launch note."""
+    """An ELF with the launch note is launched as kernels; another executable starts at its entry."""
     data, machine = read_bytes(args.file), machine_of(args)
+    places(args)
     image = load_elf(data)
+    if not image.note and image.executable:
+        return run_program(args, machine, data)
     if not image.note:
-        raise RvgpuError("E611", f"{args.file} has no .rvgpu.launch note: it does not say how it is launched").hint(
-            "rvgpu compile ... --emit elf writes one")
+        raise RvgpuError("E611", f"{args.file} is an object without a .rvgpu.launch note: it does not say how it is launched").hint(
+            "rvgpu compile ... --emit elf writes an executable with the note; another program needs to be linked")
+    for option, value in (("--harts", args.harts), ("--memory", args.memory)):
+        if value is not None:
+            raise usage(f"{option} is for programs that start at their entry, {args.file} has a .rvgpu.launch note")
     code = read_note(image.note)
     if (code.vlen, code.te) != (machine.vector.vlen, machine.matrix.te):
         raise RvgpuError("E313", f"{args.file} is for VLEN {code.vlen} and TE {code.te}, {machine.name} has {machine.vector.vlen} and "
                          f"{machine.matrix.te}").hint(f"--set vector.vlen={code.vlen} --set matrix.te={code.te}")
-    return launch(args, code, machine, 0.0, data)
+    return launch(args, code, machine, 0.0, data, args.timing != "none")
 
 
-def launch(args: Args, code: Code, machine: Machine, compile_s: float, elf: bytes | None) -> int:
+def launch(args: Args, code: Code, machine: Machine, compile_s: float, elf: bytes | None, timing: bool = True) -> int:
     """Runs code that came without its math: arguments from files or random."""
     import numpy as np
 
@@ -415,7 +415,8 @@ def launch(args: Args, code: Code, machine: Machine, compile_s: float, elf: byte
         rng = np.random.default_rng(args.seed)
         arrays = {n: random_tensor(rng, t, binding) for n, t in inputs.items()}
     scalars = {**{n: 1.0 for n in code.scalars()}, **({"scale": binding["D"] ** -0.5} if "D" in binding else {}), **scalar_values(args.arg)}
-    done = run_code(code, machine, binding, arrays, scalars, elf=elf, max_cycles=args.max_cycles, trace=bool(args.trace))
+    done = run_code(code, machine, binding, arrays, scalars, elf=elf, max_cycles=args.max_cycles, timing=timing,
+                    trace=bool(args.trace))
     host = {"compile_s": compile_s, "engine_s": done.engine_s, "simulate_s": done.simulate_s, "total_s": compile_s + done.engine_s + done.simulate_s}
     stats = statistics(code.kernels[-1].name, machine, binding, work_of_code(code, binding, done.raw), done.raw, None, host)
     return finish(args, stats, done.outputs, done.trace)
@@ -446,7 +447,6 @@ def disasm(args: Args) -> int:
     from rvgpu.isa.codec import decode
     from rvgpu.isa.codec import disasm as text_of
     from rvgpu.sim.dwarf import read_lines
-    from rvgpu.sim.elf import BASE
 
     image = load_elf(read_bytes(args.file))
     lines = read_lines(image.debug) if args.lines else None
@@ -459,7 +459,7 @@ def disasm(args: Args) -> int:
         if line is not None and line != shown:
             print(f"  # {line}")
             shown = line
-        word = int.from_bytes(image.data[at - BASE:at - BASE + 4], "little")
+        word = int.from_bytes(image.at(at, 4), "little")
         d = decode(word)
         size = d.size if d else (4 if word & 3 == 3 else 2)
         print(f"  {at:x}: {text_of(d, at) if d else f'.word {word:#x}'}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from rvgpu.isa.prims import copy, imax, ld8, ld16, ld32, ld64, sext, st8, st16, st32, st64, wrap, zero
+from rvgpu.sim.guard import may_store
 from rvgpu.sim.memory import l2_line, record
 from rvgpu.sim.state import AT_BARRIER, CAUSE, F_ARRIVALS, F_BARRIER, F_CONTROL, F_DMA, F_MEMORY, RUN, WARP_BYTES, Core, Gpu, Warp
 from rvgpu.sim.translate import ptr
 
 SRC, DST, ROWS, ROW_BYTES, SRC_STRIDE, DST_STRIDE, FILL_ROWS, FILL_BYTES, INDEX = 8, 9, 10, 11, 12, 13, 14, 15, 16
-SPM, DRAM = 0x1000_0000, 0x8000_0000
+SPM = 0x1000_0000
 UNIT_DMA = 15  # in a trace event: a transfer, not an instruction
 C_DMA, C_BARRIER = CAUSE["data.dma"], CAUSE["barrier"]
 
@@ -85,15 +86,15 @@ def barrier(c: Core, w: Warp, g: Gpu, i: int, n: int) -> int:
     return 0
 
 
-def span(c: Core, g: Gpu, addr: int, n: int, write: int) -> int:
+def span(c: Core, w: Warp, g: Gpu, addr: int, n: int, write: int) -> int:
     """The host address of a DMA range, or 0."""
     at = addr - SPM
     if at >= 0 and n >= 0 and at <= c.spm_size - n:  # (at + n could wrap)
         return c.spm + at
-    at = addr - DRAM
+    at = addr - g.base
     if at >= 0 and n >= 0 and at <= g.dram_size - n:
-        off = addr - g.text
-        if write == 0 or off + n <= 0 or off >= g.text_size:
+        off = addr - g.guard
+        if write == 0 or off + n <= 0 or off >= g.guard_size or may_store(c, w, g, addr, n) != 0:
             return g.dram + at
     return 0
 
@@ -143,30 +144,30 @@ def dma_go(c: Core, w: Warp, g: Gpu, cfg: int) -> int:
     done = begin
     if transpose != 0 and fill_rows > 0:
         for k in range(fill_bytes // size):
-            d = span(c, g, row_at(w, DST, k), fill_rows * size, 1)
+            d = span(c, w, g, row_at(w, DST, k), fill_rows * size, 1)
             if d == 0:
                 return bad(w, row_at(w, DST, k))
             zero(d, fill_rows * size)
     for row in range(fill_rows):
         d = 0
         if transpose == 0:
-            d = span(c, g, row_at(w, DST, row), fill_bytes, 1)
+            d = span(c, w, g, row_at(w, DST, row), fill_bytes, 1)
             if d == 0:
                 return bad(w, row_at(w, DST, row))
         if row < rows:
             index = row
             if w.ctl[INDEX] != 0:
-                p = span(c, g, wrap(w.ctl[INDEX] + 4 * row), 4, 0)
+                p = span(c, w, g, wrap(w.ctl[INDEX] + 4 * row), 4, 0)
                 if p == 0:
                     return bad(w, wrap(w.ctl[INDEX] + 4 * row))
                 index = sext(ld32(p), 32)
             src = row_at(w, SRC, index)
-            s = span(c, g, src, nbytes, 0)
+            s = span(c, w, g, src, nbytes, 0)
             if s == 0:
                 return bad(w, src)
             if transpose != 0:
                 for k in range(nbytes // size):
-                    element(span(c, g, row_at(w, DST, k), fill_rows * size, 1) + row * size, s + k * size, size)
+                    element(span(c, w, g, row_at(w, DST, k), fill_rows * size, 1) + row * size, s + k * size, size)
             else:
                 copy(d, s, nbytes)
                 zero(d + nbytes, fill_bytes - nbytes)
@@ -192,12 +193,11 @@ def dma_row(c: Core, g: Gpu, src: int, dst: int, nbytes: int, begin: int, transp
     """Time of one row: its DRAM lines at the engine's rate through L2; returns when the last has arrived."""
     if nbytes <= 0:
         return begin
-    far = src
+    at = src - g.base
     write = 0
-    if src < DRAM:
-        far = dst
+    if at < 0 or at >= g.dram_size:
+        at = dst - g.base
         write = 1
-    at = far - DRAM
     first = at >> 6
     last = (at + nbytes - 1) >> 6
     cost = g.dma_per_line_256 * (g.dma_factor if transpose != 0 else 1)

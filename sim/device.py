@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from threading import Thread
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rvgpu.errors import EXIT_SIM_FAULT, EXIT_USAGE, RvgpuError
+from rvgpu.errors import EXIT_REJECTED, EXIT_SIM_FAULT, EXIT_USAGE, RvgpuError
 from rvgpu.isa.codec import decode, disasm
 from rvgpu.isa.machine import Machine
 from rvgpu.sim import issue
@@ -30,6 +30,7 @@ from rvgpu.sim.state import (
     F_ALIGN,
     F_ARRIVALS,
     F_BARRIER,
+    F_BREAK,
     F_CONTROL,
     F_DMA,
     F_ILLEGAL,
@@ -61,7 +62,7 @@ MEMORY_BYTES = 1 << 31  # of DRAM when a run says nothing else
 QUEUE, RING = 3, 64  # places that Core has for a unit's queue, and for transfers and misses in flight
 STACK_SLOT = 36864  # 32 KiB of stack and an unmapped page's worth between warps
 FAULTS = {F_ILLEGAL: "illegal instruction", F_MEMORY: "memory access out of bounds", F_JUMP: "jump to what is no instruction",
-          F_CONTROL: "illegal control page access", F_TILE: "illegal tile number or index", F_TRAP: "ecall or ebreak",
+          F_CONTROL: "illegal control page access", F_TILE: "illegal tile number or index", F_TRAP: "ecall or ebreak", F_BREAK: "ecall or ebreak",
           F_VTYPE: "vector instruction under an illegal vtype", F_BARRIER: "warps disagree about a barrier's arrivals",
           F_DMA: "illegal DMA descriptor", F_ALIGN: "misaligned atomic access",
           F_ARRIVALS: "a barrier for no arrival, or for more than the core has warps",
@@ -94,6 +95,18 @@ class Program:
     records: ctypes.Array[Rec]
     plans: ctypes.Array[Plan]  # the cores' one after the other
     lines: Lines
+    memory: Any  # the device's
+    base: int
+    near: Callable[[int], str] = staticmethod(lambda pc: "")  # the symbol that a bare-metal program has there
+
+    def fetch(self, pc: int) -> bytes:
+        """What memory holds there, up to four bytes."""
+        return bytes(self.memory[pc - self.base:pc - self.base + 4])
+
+    def forget_plans(self) -> None:
+        """Text has changed: plans are to be made anew (counts stay)."""
+        raw: Any = self.plans
+        np.frombuffer(raw, np.dtype(Plan))["shape"][:] = 0
 
     def counts(self) -> dict[int, tuple[int, int]]:
         """pc -> (how often it ran, cycles in which it took a slot) of what ran, on all cores."""
@@ -102,18 +115,19 @@ class Program:
         count, free = plans["count"].sum(0), plans["free"].sum(0)
         return {self.image.text[0] + 2 * int(n): (int(count[n]), int(count[n] - free[n])) for n in np.flatnonzero(count)}
 
-    def mnemonic(self, pc: int) -> str:
-        at = pc - BASE
-        d = decode(int.from_bytes(bytes(self.image.data[at:at + 4]), "little"))
-        return d.row.name if d else ".word"
+    def label(self, pc: int) -> str:
+        """The instruction's name in a trace, with the symbol and the source line of a bare-metal program."""
+        d = decode(int.from_bytes(self.fetch(pc), "little"))
+        name, near = d.row.name if d else ".word", self.near(pc)
+        return " ".join([name, near, str(self.lines.at(pc) or "")]).rstrip() if near else name
 
     def where(self, pc: int) -> str:
         """The instruction at pc, and its source line when the program says it."""
-        at = pc - BASE
-        raw = bytes(self.image.data[at:at + 4])
+        raw = self.fetch(pc)
         d = decode(int.from_bytes(raw, "little"))
-        line = self.lines.at(pc)
-        return f"pc {pc:#x} `{disasm(d, pc) if d else '.word ' + raw[::-1].hex()}`" + (f" from {line}" if line else "")
+        near, line = self.near(pc), self.lines.at(pc)
+        return (f"pc {pc:#x} `{disasm(d, pc) if d else '.word ' + raw[::-1].hex()}`" + (f" in {near}" if near else "")
+                + (f" from {line}" if line else ""))
 
 
 @dataclass(frozen=True)
@@ -141,13 +155,14 @@ class Device:
     """One GPU: allocate and write tensors, load programs, launch kernels in order, then `finish()`."""
 
     def __init__(self, machine: Machine, *, timing: bool = True, max_cycles: int | None = None, memory_bytes: int = MEMORY_BYTES,
-                 trace: bool = False, engine: Engine | Reference | None = None, threads: int | None = None) -> None:
+                 trace: bool = False, engine: Engine | Reference | None = None, threads: int | None = None,
+                 base: int = BASE) -> None:
         """`threads`: host threads, 1 or 2; by default RVGPU_THREADS, else 2 where the machine has several cores and the host two processors.
         What a run computes and its cycles do not depend on it."""
-        self.machine = machine
+        self.machine, self.base = machine, base
         self.engine = engine or compiled()
         self.limit = max_cycles if max_cycles is not None else 1 << 50
-        self.memory = np.zeros(memory_bytes, np.uint8)
+        self.memory = np.zeros(memory_bytes + 8, np.uint8)[:memory_bytes]  # (an instruction's word may be read across the end)
         self.top = 0
         self.tensors: list[tuple[int, int, str]] = []
         self.launches: list[LaunchResult] = []
@@ -159,6 +174,7 @@ class Device:
         alone = trace or machine.gpu.cores == 1 or isinstance(self.engine, Reference)
         self.gpu.threads = 1 if alone else threads or _host_threads()
         self.gpu.sched_yield = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
+        self._program: Program | None = None
         if trace:
             self._events = buffer(TRACE_EVENTS)
             self.gpu.trace, self.gpu.trace_cap = int(self._events.ctypes.data), TRACE_EVENTS
@@ -206,7 +222,7 @@ class Device:
             w.tiles, w.operands = self._array(16 * te * te), self._array(32 * MM_WAITING * te)
             w.panel = self.warps[n - 1].panel if w.warp else self._array(16 * MM_WAITING * te + 1024)
         g.cores, g.ncores = ctypes.addressof(self.cores), m.gpu.cores
-        g.dram, g.dram_size = int(self.memory.ctypes.data), len(self.memory)
+        g.dram, g.dram_size, g.base, g.fair = int(self.memory.ctypes.data), len(self.memory), self.base, issue.NEVER
         g.vlenb, g.te, g.timed, g.max_cycles = m.vector.vlen // 8, te, int(timing), self.limit
         g.l2, g.l2_sets, g.l2_oldest, g.l2_latency = self._cache(l2_sets), l2_sets, 4 * (m.l2.ways - 1), m.l2.latency_cycles
         g.l2_queue, g.dram_queue = self._queue(m.l2.bytes_per_cycle), self._queue(m.dram.bytes_per_cycle)
@@ -226,14 +242,26 @@ class Device:
         """Places a program, made of an executable or of objects, at DRAM's base with the stacks behind it. One program per device."""
         assert self.top == 0, "the program comes first"
         image = load(files[0], len(self.memory)) if len(files) == 1 else link(files, len(self.memory))
+        end = image.base + max(image.size, len(image.data))
+        if image.base < BASE:
+            raise RvgpuError("E604", f"the program wants {image.base:#x}..{end:#x}; memory starts at {BASE:#x}", exit_code=EXIT_REJECTED)
         stacks = len(self.cores) * 16 * STACK_SLOT
-        self.top = -(-len(image.data) // 4096) * 4096 + stacks
+        self.top = -(-(end - BASE) // 4096) * 4096 + stacks
         self.stack = BASE + self.top
         if self.top > len(self.memory):
             raise RvgpuError("E605", f"the image and the stacks need {self.top} bytes, the device has {len(self.memory)}", exit_code=EXIT_SIM_FAULT)
-        self.memory[:len(image.data)] = np.frombuffer(bytes(image.data), np.uint8)
-        text = bytes(image.data[image.text[0] - BASE:image.text[0] - BASE + image.text[1]])
-        records, wanted = predecode(text, image.text[0], self.machine)
+        return self.place(image, (), ())
+
+    def place(self, image: Image, code: Sequence[tuple[int, int, bool]], starts: Collection[int]) -> Program:
+        """Writes the image into memory and decodes its text (program.predecode says what `code` and `starts` are)."""
+        for at, data in image.pieces():
+            self.write(at, bytes(data))
+        records = self.decoded(image, code, starts)
+        return Program(image, records, (Plan * (len(records) * len(self.cores)))(), read_lines(image.debug), self.memory, self.base)
+
+    def decoded(self, image: Image, code: Sequence[tuple[int, int, bool]], starts: Collection[int]) -> ctypes.Array[Rec]:
+        """The records of what stands in memory as the image's text, with their handlers."""
+        records, wanted = predecode(self.read(*image.text), image.text[0], self.machine, code, starts)
         addresses = self.engine.handlers(set(wanted))
         self.engine.core()
         for key, places in wanted.items():
@@ -242,7 +270,7 @@ class Device:
                     records[at].handler[:] = [addresses[key]] * 4
                 else:
                     records[at].handler[slot] = addresses[key]
-        return Program(image, records, (Plan * (len(records) * len(self.cores)))(), read_lines(image.debug))
+        return records
 
     def alloc(self, nbytes: int, name: str = "") -> int:
         """256-byte aligned DRAM; returns its guest address."""
@@ -255,10 +283,10 @@ class Device:
 
     def write(self, addr: int, data: Any) -> None:
         raw = np.frombuffer(data, np.uint8) if isinstance(data, (bytes, bytearray)) else np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-        self.memory[addr - BASE:addr - BASE + len(raw)] = raw
+        self.memory[addr - self.base:addr - self.base + len(raw)] = raw
 
     def read(self, addr: int, nbytes: int) -> bytes:
-        return self.memory[addr - BASE:addr - BASE + nbytes].tobytes()
+        return self.memory[addr - self.base:addr - self.base + nbytes].tobytes()
 
     @property
     def trace(self) -> Trace | None:
@@ -266,7 +294,8 @@ class Device:
         if not self.gpu.trace_cap:
             return None
         kept, program = min(self.gpu.trace_n, TRACE_EVENTS), self._program
-        return Trace(self._events[:kept], self.gpu.trace_n - kept, lru_cache(None)(program.mnemonic))
+        assert program is not None
+        return Trace(self._events[:kept], self.gpu.trace_n - kept, lru_cache(None)(program.label))
 
     # -- running
     def launch(self, program: Program, name: str, args: Sequence[int], *, ctas: int, scratchpad_bytes: int = 0) -> LaunchResult:
@@ -285,7 +314,7 @@ class Device:
         slots = self.alloc(8 * len(args), "arguments")
         self.write(slots, np.array([a & (1 << 64) - 1 for a in args], np.uint64))
         g.recs, g.nrecs = ctypes.addressof(program.records), len(program.records) - 1
-        g.text, g.text_size = program.image.text
+        g.text, g.text_size = g.guard, g.guard_size = program.image.text
         g.entry, g.args, g.stack = entry >> 1, slots, self.stack
         g.ncta, g.next_cta = ctas, 0
         start = self.time + m.gpu.launch_cycles
@@ -363,14 +392,17 @@ class Device:
 
     def finish(self) -> RunStats:
         """Writes the last dirty lines back and tells about the run."""
-        g, m = self.gpu, self.machine
+        g = self.gpu
         g.end = self.time
-        cycles = max(1, self.engine.call("drain", g) if g.timed else self.time)
-        total = cycles * len(self.cores)
+        return self.stats(max(1, self.engine.call("drain", g) if g.timed else self.time))
+
+    def stats(self, cycles: int) -> RunStats:
+        g, m = self.gpu, self.machine
+        total = sum(max(cycles, c.accounted) for c in self.cores)
         stalls = {name: sum(c.stall[n] for c in self.cores) for n, name in enumerate(CAUSES)}
         stalls["issued"] = sum(min(c.accounted, cycles) for c in self.cores) - sum(stalls.values())  # (a run ends when its last instruction issues)
         stalls["idle"] += total - sum(stalls.values())
-        instructions = sum(c.instructions for c in self.cores)
+        instructions = sum(w.retired for w in self.warps)
 
         def unit(n: int) -> float:
             return sum(c.busy[n] for c in self.cores) / total
@@ -378,7 +410,7 @@ class Device:
         busy = {"matrix": unit(issue.U_MATRIX), "vector": unit(issue.U_VALU), "exp": unit(issue.U_EXP), "memory": unit(issue.U_LSU),
                 "tile": unit(issue.U_TILE), "dma": sum(c.dma_busy for c in self.cores) / 256 / total,
                 "issue": instructions / (2 * total), "dram": g.dram_lines * 64 / (cycles * m.dram.bytes_per_cycle)}
-        lines = self._program.counts() if self.launches else {}
+        lines = self._program.counts() if self._program else {}
         return RunStats(cycles, instructions, sum(w.macs for w in self.warps), g.dram_lines * 64, busy,
                         {k: v / total for k, v in stalls.items()}, list(self.launches), lines)
 

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-MAX_ROWS = 1_000_000
+MAX_ROWS, MAX_NAME = 1_000_000, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Reader:
                 raise ValueError("a number without its end")
 
     def string(self) -> str:
-        end = self.data.find(b"\0", self.at)
+        end = self.data.find(b"\0", self.at, self.at + MAX_NAME)
         if end < 0:
             raise ValueError("a string without its end")
         text = self.data[self.at:end].decode("utf-8", "replace")
@@ -78,7 +78,7 @@ def read_lines(debug: Sequence[Mapping[str, bytes]]) -> Lines:
             if size >= 0xFFFFFFF0 or size == 0:
                 break
             try:
-                rows += _program(_Reader(data[:at + 4 + size], at + 4), sections)
+                rows += _program(_Reader(data[at + 4:at + 4 + size]), sections)
             except (ValueError, ArithmeticError, LookupError, struct.error):
                 pass
             at += 4 + size

@@ -1,6 +1,7 @@
 """ELF64 for RISC-V: relocatable objects are laid out at DRAM's base, executables are placed as they say; malformed files are errors.
 
-Every offset and count is checked before use; unknown symbols and relocations are refused.
+Every offset and count is checked before use; unknown symbols and relocations are refused. An executable's bytes are placed at its segments' physical
+addresses (start-up code copies what is to be elsewhere), as QEMU does; where all of these are 0 its virtual ones count.
 """
 
 from __future__ import annotations
@@ -14,20 +15,38 @@ from rvgpu.errors import EXIT_REJECTED, RvgpuError
 BASE = 0x8000_0000
 MAX_SYMBOLS = 1_000_000
 MAX_TEXT = 1 << 22  # bytes: each halfword has a record of some 250 bytes
+MAX_NAME = 1 << 16
+MAX_NAMES = 1 << 26  # bytes of all symbols' names
+MAX_ADDRESS = 1 << 46
 NOTE = b"rvgpu.launch"
 
 
 @dataclass
 class Image:
-    """What is placed in memory: bytes from `base`, the range of text, symbols, the launch note, the raw debug sections."""
+    """What is placed in memory: bytes from `base` and, of an executable, `more` of them elsewhere up to `base + size`; the range of text, and what of
+    it is code; symbols, the launch note, the raw debug sections."""
 
     base: int
-    data: bytearray
+    data: bytes | bytearray | memoryview
     text: tuple[int, int]  # address, size
     symbols: dict[str, int]
     note: bytes | None = None
     debug: list[dict[str, bytes]] = field(default_factory=list)  # of each object
     entry: int = 0
+    more: list[tuple[int, memoryview]] = field(default_factory=list)
+    size: int = 0  # of all, where it is more than the data
+    code: list[tuple[int, int, bool]] = field(default_factory=list)  # (start, end, whether the program may write it); none: all text
+    executable: bool = False
+
+    def pieces(self) -> list[tuple[int, bytes | bytearray | memoryview]]:
+        return [(self.base, self.data), *self.more]
+
+    def at(self, addr: int, n: int) -> bytes:
+        """Up to n bytes of the file's contents at addr."""
+        for start, data in self.pieces():
+            if start <= addr < start + len(data):
+                return bytes(data[addr - start:addr - start + n])
+        return b""
 
 
 def _bad(message: str) -> RvgpuError:
@@ -55,7 +74,7 @@ def _unpack(fmt: str, data: bytes, at: int) -> tuple[int, ...]:
 
 
 def _cstr(data: bytes, at: int) -> str:
-    end = data.find(b"\0", at)
+    end = data.find(b"\0", at, at + MAX_NAME)
     if at < 0 or at > len(data) or end < 0:
         raise _bad("a name without its end")
     return data[at:end].decode("utf-8", "replace")
@@ -76,6 +95,8 @@ def load(data: bytes, memory_bytes: int = 1 << 32) -> Image:
     if kind == 1:
         return link([data], memory_bytes)
     if kind == 2:
+        if phnum and _unpack("<H", data, 54) != (56,):
+            raise _bad("the segments' table has entries of another size")
         return _executable(data, sections, entry, phoff, phnum, memory_bytes)
     raise _bad(f"type {kind}: only relocatable objects and static executables are read")
 
@@ -94,14 +115,19 @@ def _sections(data: bytes, shoff: int, shnum: int, shstr: int) -> list[_Section]
 def _symbols(data: bytes, sections: list[_Section]) -> list[tuple[str, int, int]]:
     """(name, section index, value) of the symbol table."""
     out = []
+    room = MAX_NAMES
     for s in sections:
         if s.type == 2:
             if s.link >= len(sections) or s.size // 24 > MAX_SYMBOLS:
                 raise _bad("symbol table")
             strings = data[sections[s.link].offset:sections[s.link].offset + sections[s.link].size]
             for n in range(s.size // 24):
-                name, _info, _other, shndx, value, _size = _unpack("<IBBHQQ", data, s.offset + 24 * n)
-                out.append((_cstr(strings, name), shndx, value))
+                at, _info, _other, shndx, value, _size = _unpack("<IBBHQQ", data, s.offset + 24 * n)
+                name = _cstr(strings, at)
+                room -= len(name)
+                if room < 0:
+                    raise _bad(f"symbols have more than {MAX_NAMES} bytes of names")
+                out.append((name, shndx, value))
     return out
 
 
@@ -232,30 +258,73 @@ def _text(span: tuple[int, int]) -> tuple[int, int]:
     return span
 
 
-def _executable(data: bytes, sections: list[_Section], entry: int, phoff: int, phnum: int, memory_bytes: int) -> Image:
-    loads = []
+@dataclass
+class _Segment:
+    flags: int
+    virtual: int
+    place: int
+    size: int  # in memory
+    content: memoryview
+
+
+def _segments(data: bytes, phoff: int, phnum: int) -> list[_Segment]:
+    """What is to be loaded; each checked alone, and that no two are at one place."""
+    out, stored = [], 0
     for n in range(phnum):
-        kind, flags, offset, vaddr, _, filesz, memsz, _ = _unpack("<IIQQQQQQ", data, phoff + 56 * n)
-        if kind == 1:
-            if memsz < filesz or offset + filesz > len(data):
-                raise _bad("a segment leaves the file")
-            loads.append((vaddr, memsz, flags, data[offset:offset + filesz]))
-    loads.sort(key=lambda x: x[0])
-    if not loads:
+        kind, flags, offset, vaddr, paddr, filesz, memsz, _ = _unpack("<IIQQQQQQ", data, phoff + 56 * n)
+        if kind == 2 or kind == 3:
+            raise _bad("it is linked dynamically: only static executables are read")
+        if kind != 1 or memsz == 0:
+            continue
+        if memsz < filesz or offset + filesz > len(data):
+            raise _bad("a segment leaves the file")
+        if max(vaddr, paddr) + memsz > MAX_ADDRESS:
+            raise RvgpuError("E604", f"a segment at {vaddr:#x} of {memsz} bytes: addresses end at {MAX_ADDRESS:#x}", exit_code=EXIT_REJECTED)
+        stored += filesz
+        out.append(_Segment(flags, vaddr, paddr, memsz, memoryview(data)[offset:offset + filesz]))
+    if stored > 2 * len(data):
+        raise _bad("segments share the file's bytes")
+    if not out:
         raise _bad("nothing to load")
-    base = loads[0][0]
-    end = max(v + m for v, m, _, _ in loads)
-    if base < BASE or end - BASE > memory_bytes:
-        raise RvgpuError("E604", f"the program wants {base:#x}..{end:#x}; memory is {BASE:#x} and {memory_bytes} bytes", exit_code=EXIT_REJECTED)
-    for (v, m, _, _), (v2, _, _, _) in zip(loads, loads[1:], strict=False):
-        if v + m > v2:
+    if not any(s.place for s in out):
+        for s in out:
+            s.place = s.virtual
+    for spans in ([(s.virtual, s.size) for s in out], [(s.place, len(s.content)) for s in out if s.content]):
+        spans.sort()
+        if any(a + n > b for (a, n), (b, _) in zip(spans, spans[1:], strict=False)):
             raise _bad("segments overlap")
-    text = _text(next(((v, m) for v, m, flags, _ in loads if flags & 1 and m), (BASE, 0)))
-    blob = bytearray(end - BASE)
-    for v, _, _, content in loads:
-        blob[v - BASE:v - BASE + len(content)] = content
+    return out
+
+
+def _code(segments: list[_Segment], sections: list[_Section]) -> list[tuple[int, int, bool]]:
+    """Executable sections or, where the file names none, executable segments: where they start and end, and whether they lie in writable memory."""
+    spans = [(s.addr, s.addr + s.size) for s in sections if s.flags & 6 == 6 and s.type == 1 and s.size]
+    spans = spans or [(s.virtual, s.virtual + len(s.content)) for s in segments if s.flags & 1 and s.content]
+    out: list[tuple[int, int, bool]] = []
+    for start, end in sorted(spans):
+        within = next((s for s in segments if s.virtual <= start and end <= s.virtual + s.size), None)
+        if within is None or start & 1:
+            raise _bad(f"code at {start:#x} is in no segment or at an odd address")
+        if out and start < out[-1][1]:
+            raise _bad("executable sections overlap")
+        out.append((start, end, bool(within.flags & 2)))
+    return out
+
+
+def _executable(data: bytes, sections: list[_Section], entry: int, phoff: int, phnum: int, memory_bytes: int) -> Image:
+    segments = _segments(data, phoff, phnum)
+    low = min(min(s.virtual, s.place) for s in segments) & -4096
+    end = max(max(s.virtual + s.size, s.place + len(s.content)) for s in segments)
+    if end - low > memory_bytes:
+        raise RvgpuError("E604", f"the program wants {low:#x}..{end:#x}, {end - low} bytes; memory has {memory_bytes}", exit_code=EXIT_REJECTED)
+    code = _code(segments, sections)
+    text = _text((code[0][0], code[-1][1] - code[0][0]) if code else (low, 0))
     named = {name: value for name, i, value in _symbols(data, sections) if name and i}
-    return Image(BASE, blob, text, named, _note(data, sections), _debug(data, sections), entry)
+    pieces = sorted(((s.place, s.content) for s in segments if s.content), key=lambda p: p[0])
+    if pieces and pieces[0][0] != low:  # the first piece starts at the base
+        pieces.insert(0, (low, memoryview(b"")))
+    return Image(low, pieces[0][1] if pieces else b"", text, named, _note(data, sections), _debug(data, sections), entry, pieces[1:], end - low, code,
+                 True)
 
 
 def _debug(data: bytes, sections: list[_Section]) -> list[dict[str, bytes]]:

@@ -20,7 +20,9 @@ from rvgpu.isa import softfloat
 from rvgpu.isa.meaning import meaning, saturation
 from rvgpu.isa.rows import BY_NAME, Row
 from rvgpu.sim import (
+    csr,
     handlers,
+    handlers_atomic,
     handlers_fixed,
     handlers_float,
     handlers_matrix,
@@ -29,15 +31,18 @@ from rvgpu.sim import (
     handlers_tiles,
     handlers_vector,
     handlers_wide,
+    harts,
     issue,
     rounds,
+    trap,
 )
 from rvgpu.sim.program import Key
 from rvgpu.sim.translate import Unit, mentioned
 
 SEWS = (8, 16, 32, 64)
-HOMES = (handlers, handlers_vector, handlers_wide, handlers_fixed, handlers_moves, handlers_memory, handlers_matrix, handlers_tiles)
-LOOP = (rounds.run, rounds.drain, issue.start_cta)
+HOMES = (handlers, csr, trap, handlers_atomic, handlers_vector, handlers_wide, handlers_fixed, handlers_moves, handlers_memory, handlers_matrix,
+         handlers_tiles)
+LOOP = (rounds.run, rounds.drain, issue.start_cta, harts.run_harts)
 
 
 def binds(row: Row, sew: int) -> dict[str, Any]:

@@ -27,12 +27,13 @@ from rvgpu.isa.prims import (
     ult,
     wrap,
 )
-from rvgpu.sim.control import control_load, control_store, control_swap
-from rvgpu.sim.state import F_ALIGN, F_CONTROL, F_ILLEGAL, F_JUMP, F_MEMORY, F_TRAP, F_VTYPE, OK, REC_BYTES, Core, Gpu, Rec, Warp
+from rvgpu.sim.control import control_load, control_store
+from rvgpu.sim.guard import may_store
+from rvgpu.sim.state import F_CONTROL, F_JUMP, F_MEMORY, F_VTYPE, OK, REC_BYTES, Core, Gpu, Rec, Warp
 from rvgpu.sim.translate import address, ptr
 
-W, SIZE, SIGNED, MODE, IMM, IW, SRC, SWAP, EXACT = 32, 4, 1, 1, 0, 32, 64, 0, 0
-SPM_BASE, DRAM_BASE, CTL_BASE = 0x1000_0000, 0x8000_0000, 0x0200_0000
+W, SIZE, SIGNED, IW, SRC, EXACT = 32, 4, 1, 32, 64, 0
+SPM_BASE, CTL_BASE = 0x1000_0000, 0x0200_0000
 
 
 def OP(a: int, b: int) -> int:
@@ -56,10 +57,10 @@ def host(c: Core, w: Warp, g: Gpu, addr: int, n: int, write: int) -> int:
         w.mem_kind = 1
         w.mem_addr = at
         return c.spm + at
-    at = addr - DRAM_BASE
+    at = addr - g.base
     if at >= 0 and at <= g.dram_size - n:
-        off = addr - g.text
-        if write == 0 or off + n <= 0 or off >= g.text_size:
+        off = addr - g.guard
+        if write == 0 or off + n <= 0 or off >= g.guard_size or may_store(c, w, g, addr, n) != 0:
             w.mem_kind = 2
             w.mem_addr = at
             return g.dram + at
@@ -96,10 +97,6 @@ def store_size(a: int, x: int) -> int:
 # -- scalar
 def nop(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     return OK
-
-
-def trap(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return F_TRAP
 
 
 def set_x(w: Warp, r: Rec, value: int) -> int:
@@ -188,84 +185,6 @@ def store(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
         return F_MEMORY
     w.mem_bytes = SIZE
     return store_size(p, w.x[r.rs2])
-
-
-def amo(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    addr = w.x[r.rs1]
-    if is_control(addr, w):
-        w.fault_addr = addr & 4095
-        if SWAP == 0 or SIZE != 8:
-            return F_CONTROL
-        w.fault = OK
-        old = control_swap(c, w, g, addr & 4095, w.x[r.rs2])
-        if w.fault != OK:
-            return w.fault
-        return set_x(w, r, old)
-    if addr & (SIZE - 1) != 0:
-        w.fault_addr = addr
-        return F_ALIGN
-    p = host(c, w, g, addr, SIZE, 1)
-    if p == 0:
-        return F_MEMORY
-    old = load_size(p)
-    store_size(p, OP(old, w.x[r.rs2]))
-    w.mem_bytes = SIZE
-    return set_x(w, r, sext(old, 8 * SIZE))
-
-
-def csr(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    n = r.imm & 0xFFF
-    old = 0
-    if n == 0xC22:
-        old = g.vlenb
-    elif n == 0xC20:
-        old = w.vl
-    elif n == 0xC21:
-        old = w.vtype if w.vill != 0 else w.vtype | (w.tk << 11) | (w.tm << 16)
-    elif n == 0xC00 or n == 0xC01:
-        old = w.now
-    elif n == 0xC02:
-        old = c.instructions
-    elif n == 0x008:
-        old = w.vstart
-    elif n == 0x009:
-        old = w.vxsat
-    elif n == 0x00A:
-        old = w.vxrm
-    elif n == 0x00F:
-        old = w.vxrm << 1 | w.vxsat
-    elif n == 0x003:
-        old = w.fcsr
-    elif n == 0x002:
-        old = w.fcsr >> 5
-    elif n == 0x001:
-        old = w.fcsr & 31
-    elif n == 0xF14:
-        old = w.hart
-    else:
-        return F_ILLEGAL
-    value = r.rs1 if IMM == 1 else w.x[r.rs1]
-    if MODE == 1 or r.rs1 != 0:
-        new = value if MODE == 1 else old | value if MODE == 2 else old & ~value
-        if n == 0x003:
-            w.fcsr = new & 255
-        elif n == 0x002:
-            w.fcsr = (w.fcsr & 31) | ((new & 7) << 5)
-        elif n == 0x001:
-            w.fcsr = (w.fcsr & 224) | (new & 31)
-        elif n == 0x008:
-            w.vstart = new & (8 * g.vlenb - 1)
-            reshape(w)
-        elif n == 0x009:
-            w.vxsat = new & 1
-        elif n == 0x00A:
-            w.vxrm = new & 3
-        elif n == 0x00F:
-            w.vxsat = new & 1
-            w.vxrm = (new >> 1) & 3
-        else:
-            return F_ILLEGAL
-    return set_x(w, r, old)
 
 
 # -- scalar floating point: values are NaN-boxed
@@ -420,8 +339,8 @@ def set_vtype(w: Warp, g: Gpu, z: int) -> int:
 
 
 def reshape(w: Warp) -> int:
-    """Packs the vector configuration into one number, never 0: what plans are made for."""
-    w.shape = w.vl | (w.tm << 20) | (w.tk << 36) | ((w.vtype & 0xFFF) << 40) | (w.vill << 56) | (1 << 57) | ((w.vstart != 0) << 58)
+    """Packs the vector configuration, and which units are off, into one number, never 0: what plans are made for."""
+    w.shape = w.vl | (w.tm << 20) | (w.tk << 36) | ((w.vtype & 0xFFF) << 40) | (w.vill << 56) | (1 << 57) | ((w.vstart != 0) << 58) | w.off
     return OK
 
 

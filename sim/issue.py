@@ -17,13 +17,13 @@ from rvgpu.sim.state import (
     DONE,
     F_ILLEGAL,
     F_JUMP,
+    F_LATER,
     F_VSTART,
     F_VTYPE,
     NOTHING,
     NOWHERE,
     OK,
     PLAN_BYTES,
-    R_FAULT,
     R_LIMIT,
     R_OK,
     REC_BYTES,
@@ -38,6 +38,7 @@ from rvgpu.sim.state import (
     Warp,
 )
 from rvgpu.sim.translate import address, apart, ptr
+from rvgpu.sim.trap import GO_ON, trap
 
 SLICE = 1000  # instructions that a warp runs in its turn when nothing is timed
 NEVER = 1 << 60
@@ -63,14 +64,16 @@ def prepare(w: Warp, r: Rec, p: Plan, g: Gpu) -> int:
     and stores can start at an element other than 0: no other instruction ever stops in the middle. vl, tm and tk decide the cycles only."""
     known = (p.shape ^ w.shape) >> 40 == 0
     legal = r.valid != 0 and (r.needs_vtype == 0 or w.vill == 0)
-    p.shape = w.shape if r.vector != 0 else ANY_SHAPE
+    p.shape = w.shape if r.vector != 0 or (r.needs != 0 and g.switched != 0) else ANY_SHAPE
     p.cycles = unit_cost(w, r, g) if r.unit != U_NONE and legal else 1
     if known:
         return 0
     p.entry = 0
     p.fault = F_VTYPE if r.valid != 0 else F_ILLEGAL
     fault = place(w, r, p)
-    if legal and fault != OK:
+    if w.shape & r.needs != 0:
+        p.fault = F_ILLEGAL
+    elif legal and fault != OK:
         p.fault = fault
     elif legal and w.vstart != 0 and r.vector != 0 and r.unit != U_LSU:
         p.fault = F_VSTART
@@ -438,13 +441,6 @@ def give_turn(c: Core) -> int:
     return n
 
 
-def faulted(c: Core, w: Warp, g: Gpu, fault: int, e: int) -> int:
-    w.fault = fault
-    c.fault_warp = w.warp
-    c.time = e
-    return R_FAULT
-
-
 @apart
 def finish(c: Core, w: Warp, g: Gpu, e: int) -> int:
     """The warp returned: with the last one its CTA ends, and the core takes another one. 1 when none is left."""
@@ -461,6 +457,7 @@ def finish(c: Core, w: Warp, g: Gpu, e: int) -> int:
     return 0
 
 
+@apart
 def step(c: Core, g: Gpu, limit: int) -> int:
     """One core. A cycle has one vector slot (vector, matrix and vector-memory instructions) and one scalar slot (all others); an instruction
     takes its slot for one cycle, and a warp may use both in one cycle. A unit takes work into a queue of `queue_entries` beside what it runs.
@@ -483,7 +480,7 @@ def step(c: Core, g: Gpu, limit: int) -> int:
             c.ready[n] = t
             c.ready_unit[n] = p.unit
             e = choose(c, g)
-            if e > stop:
+            if e > imin(stop, g.max_cycles):  # (which a store can have set: guard.py)
                 return pause(c, g, e, limit)
             n = give_turn(c)
             bound = -1
@@ -494,7 +491,10 @@ def step(c: Core, g: Gpu, limit: int) -> int:
             c.turn = c.nwarps - 1
             return pause(c, g, e, limit)
         if p.entry == 0:
-            return faulted(c, w, g, p.fault, e)
+            code = trap(c, w, r, g, e, p.fault)
+            if code != GO_ON:
+                return code
+            continue
         kind = p.kind
         pc = w.pc
         after = pc + p.halves
@@ -510,7 +510,11 @@ def step(c: Core, g: Gpu, limit: int) -> int:
         elif kind == K_LANES or kind == K_MULTIPLY:
             fault = call_handler(p.entry, c, w, r, g)
             if fault != OK:
-                return faulted(c, w, g, fault, e)
+                w.why = why
+                code = trap(c, w, r, g, e, fault)
+                if code != GO_ON:
+                    return code
+                continue
             start = imax(e, c.free[p.unit])
             if kind == K_LANES:
                 first = start + r.latency + r.passes * (p.cycles - 1)
@@ -525,7 +529,11 @@ def step(c: Core, g: Gpu, limit: int) -> int:
             w.mem_count = 0
             fault = call_handler(p.entry, c, w, r, g)
             if fault != OK:
-                return faulted(c, w, g, fault, e)
+                w.why = why
+                code = trap(c, w, r, g, e, fault)
+                if code != GO_ON:
+                    return code
+                continue
             moved(c, w, r, p, g, imax(e, c.free[p.unit]))
             w.earliest = e
             w.pc = after
@@ -540,7 +548,11 @@ def step(c: Core, g: Gpu, limit: int) -> int:
                 fault = F_JUMP
                 w.fault_addr = g.text + 2 * w.next
             if fault != OK:
-                return faulted(c, w, g, fault, e)
+                w.why = why
+                code = trap(c, w, r, g, e, fault)
+                if code != GO_ON:
+                    return code
+                continue
             if kind == K_CONFIG and w.shape == shape:
                 p.free += 1
                 slot = 0
@@ -550,7 +562,7 @@ def step(c: Core, g: Gpu, limit: int) -> int:
                 w.earliest = imax(w.earliest, e + 1 + g.branch)
             w.pc = w.next
         p.count += 1
-        c.instructions += 1
+        w.retired += 1
         if slot != 0:
             c.slot[p.side] = e + 1
             if e >= c.accounted:
@@ -559,13 +571,30 @@ def step(c: Core, g: Gpu, limit: int) -> int:
             if traced != 0:
                 start = c.last_start if r.unit != U_NONE else e
                 record(g, r.pc, c.core, n, e, why, r.unit, start, start + (c.last_cost if r.unit != U_NONE or kind == K_MEMORY else 1))
-        if w.pc < 0:
+        if w.pc < 0 and g.bare != 0:  # a jump to address 0 ends kernels only
+            w.pc = pc
+            w.fault_addr = 0
+            w.retired -= 1
+            code = trap(c, w, r, g, e, F_JUMP)
+            if code != GO_ON:
+                return code
+        elif w.pc < 0:
             if finish(c, w, g, e) != 0:
                 return R_OK
             n = c.line[c.nwarps - 1]
     return R_OK
 
 
+def take_back(c: Core) -> int:
+    """Undoes giving the turn to the first in line."""
+    n = c.line[c.nwarps - 1]
+    for k in range(1, c.nwarps):
+        c.line[c.nwarps - k] = c.line[c.nwarps - k - 1]
+    c.line[0] = n
+    return 0
+
+
+@apart
 def walk(c: Core, g: Gpu, limit: int) -> int:
     """One core without timing: the warps that can run take turns of SLICE instructions, each of which counts as a cycle of the core."""
     stop = imin(limit, g.max_cycles)
@@ -583,39 +612,49 @@ def walk(c: Core, g: Gpu, limit: int) -> int:
             n = c.line[0]
             give_turn(c)
         w = ptr(Warp, c.warps + n * WARP_BYTES)
-        until = imin(t + SLICE, stop)
-        while t <= until:
+        c.until = imin(t + SLICE, stop)
+        while t <= c.until:  # (a store can shorten the turn: guard.py)
             p = ptr(Plan, plan_of(c, w, g))
             r = ptr(Rec, g.recs + w.pc * REC_BYTES)
-            if p.entry == 0:
-                return faulted(c, w, g, p.fault, t)
-            after = w.pc + p.halves
             t += 1
-            p.count += 1
-            c.instructions += 1
-            if p.kind < K_CONFIG:
-                fault = call_handler(p.entry, c, w, r, g)
-                if fault != OK:
-                    return faulted(c, w, g, fault, t)
-                w.pc = after
-            else:
-                w.now = t
-                w.next = after
-                fault = call_handler(p.entry, c, w, r, g)
-                if fault == OK and w.next >= g.nrecs:
-                    fault = F_JUMP
-                    w.fault_addr = g.text + 2 * w.next
-                if fault != OK:
-                    return faulted(c, w, g, fault, t)
-                w.pc = w.next
-                if w.pc < 0:
-                    w.token_last = 0
-                    if finish(c, w, g, t) != 0:
-                        return R_OK
-                    t = imax(t, w.earliest)
-                if w.state != RUN:
-                    until = -1
-        if t > stop:
+            fault = p.fault
+            if p.entry != 0:
+                after = w.pc + p.halves
+                p.count += 1
+                w.retired += 1
+                if p.kind < K_CONFIG:
+                    fault = call_handler(p.entry, c, w, r, g)
+                    if fault == OK:
+                        w.pc = after
+                else:
+                    w.now = t
+                    w.next = after
+                    fault = call_handler(p.entry, c, w, r, g)
+                    if fault == OK and w.next >= g.nrecs:
+                        fault = F_JUMP
+                        w.fault_addr = g.text + 2 * w.next
+                    if fault == OK and w.next < 0 and g.bare != 0:
+                        fault = F_JUMP
+                        w.fault_addr = 0
+                    if fault == OK:
+                        w.pc = w.next
+                        if w.pc < 0:
+                            w.token_last = 0
+                            if finish(c, w, g, t) != 0:
+                                return R_OK
+                            t = imax(t, w.earliest)
+                    if w.state != RUN:
+                        c.until = -1
+            if fault != OK:
+                if p.entry != 0:
+                    p.count -= 1
+                    w.retired -= 1
+                code = trap(c, w, r, g, t, fault)
+                if fault == F_LATER:  # it is this warp's turn when the core comes back
+                    take_back(c)
+                if code != GO_ON:
+                    return code
+        if t > imin(stop, g.max_cycles):
             return pause(c, g, t, limit)
     return R_OK
 

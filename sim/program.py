@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from rvgpu.isa.operands import ONE, TILE_OF_MM, operands
 from rvgpu.isa.rows import FORMATS, Row
 from rvgpu.sim import issue
 from rvgpu.sim.occupancy import REDUCTIONS
-from rvgpu.sim.state import CAUSE, Rec
+from rvgpu.sim.state import CAUSE, FS_OFF, VS_OFF, Rec
 
 NONE, V0, TILE = 255, 64, 96  # on the scoreboard
 
@@ -124,27 +125,36 @@ def _imm(d: Decoded) -> int:
     return d.imm
 
 
-def predecode(text: bytes, base: int, machine: Machine) -> tuple[ctypes.Array[Rec], dict[Key, list[tuple[int, int]]]]:
+Wanted = dict[Key, list[tuple[int, int]]]
+
+
+def predecode(text: bytes, base: int, machine: Machine, code: Sequence[tuple[int, int, bool]] = (), starts: Collection[int] = ()
+              ) -> tuple[ctypes.Array[Rec], Wanted]:
     """Records, one per halfword, and which handlers they need: {key: [(record, slot)]}. Where the text does more with fflags, frm or fcsr
     than to clear them all floating point is exact; elsewhere what names another mode than nearest even (but conversions to integers, which always
-    take theirs)."""
+    take theirs). `code` says which addresses are code and may be written (nothing: all are, none may); an instruction starts at each of `starts`,
+    whatever stands before it."""
     n = len(text) // 2
     recs = (Rec * (n + 1))()
-    wanted: dict[Key, list[tuple[int, int]]] = {}
+    wanted: Wanted = {}
     cache: dict[int, Decoded | None] = {}
     found: dict[int, Decoded] = {}
-    at = 0
-    while at < n:
-        word = int.from_bytes(text[2 * at:2 * at + 4], "little")
-        word = word if word & 3 == 3 else word & 0xFFFF
-        if word not in cache:
-            cache[word] = decode(word)
-        d = cache[word]
-        recs[at].pc = base + 2 * at
-        recs[at].size = 4 if word & 3 == 3 else 2
-        if d is not None:
-            found[at] = d
-        at += 2 if word & 3 == 3 else 1
+    for start, end, writable in code or ((base, base + 2 * n, False),):
+        at = (start - base) // 2
+        while at < min((end - base) // 2, n):
+            word = int.from_bytes(text[2 * at:2 * at + 4], "little")
+            word = word if word & 3 == 3 else word & 0xFFFF
+            if word & 3 == 3 and at == n - 1:  # half an instruction
+                break
+            if word not in cache:
+                cache[word] = decode(word)
+            d = cache[word]
+            recs[at].pc = base + 2 * at
+            recs[at].size = 4 if word & 3 == 3 else 2
+            recs[at].writable = writable
+            if d is not None:
+                found[at] = d
+            at += 2 if word & 3 == 3 and base + 2 * at + 2 not in starts else 1
     reach = _element_widths(found)
     fcsr = any(_shows_fcsr(d) for d in found.values())
     for at, d in found.items():
@@ -163,14 +173,14 @@ def predecode(text: bytes, base: int, machine: Machine) -> tuple[ctypes.Array[Re
 
 def _element_widths(found: dict[int, Decoded]) -> dict[int, int]:
     """Per instruction the SEW indices (a bit each) that may be set when it runs, so that no handler is compiled that cannot be reached: those
-    that a vset may leave flow along falls, branches and jumps (at an entry vtype is vill). A program that calls, or jumps through registers
-    other than to return, is not followed: there every SEW that it sets may be set anywhere."""
+    that a vset may leave flow along falls, branches and jumps (at an entry vtype is vill). A program that calls, jumps through registers other
+    than to return, or returns from traps, is not followed: there every SEW that it sets may be set anywhere."""
     kinds = {at: d.row.kind for at, d in found.items()}
     sets = {at: 1 << (d.imm >> 3 & 7) if kinds[at] in ("vsetvli", "vsetivli") else 15 for at, d in found.items() if kinds[at].startswith("vset")}
     everything = 0
     for bits in sets.values():
         everything |= bits & 15
-    if any(k == "jal" and found[at].rd != 0 or k == "jalr" and (found[at].rd, found[at].rs1) != (0, 1) for at, k in kinds.items()):
+    if any(k == "mret" or k == "jal" and found[at].rd != 0 or k == "jalr" and (found[at].rd, found[at].rs1) != (0, 1) for at, k in kinds.items()):
         return dict.fromkeys(found, everything)
     reach = dict.fromkeys(found, 0)
     todo = list(found)
@@ -188,6 +198,9 @@ def _element_widths(found: dict[int, Decoded]) -> dict[int, int]:
     return reach
 
 
+TRAPPING = ("exception", "wfi", "fence", "fence_i")  # scalar instructions beside these always finish
+
+
 def _kind(row: Row, timing: Timing, last: bool) -> int:
     if row.cls == "config":
         return issue.K_CONFIG
@@ -197,7 +210,7 @@ def _kind(row: Row, timing: Timing, last: bool) -> int:
         return issue.K_MEMORY
     if timing.unit:
         return issue.K_LANES
-    return issue.K_OTHER if last or row.cls in ("jump", "branch", "csr", "amo") or row.kind == "trap" else issue.K_ALU
+    return issue.K_OTHER if last or row.cls in ("jump", "branch", "csr", "amo") or row.kind in TRAPPING else issue.K_ALU
 
 
 def _fill(rec: Rec, d: Decoded, machine: Machine, last: bool) -> None:
@@ -212,6 +225,8 @@ def _fill(rec: Rec, d: Decoded, machine: Machine, last: bool) -> None:
     rec.needs_vtype = int(row.cls in VECTOR_CLASSES and "N" not in row.args)
     rec.arg, rec.fields, rec.overlap = vectors.arg, vectors.fields, vectors.overlap
     rec.config = int(row.cls == "config")
+    floats = row.args.get("FP") or any(f[0] == "f" for f in FORMATS[row.fmt])
+    rec.needs = VS_OFF * (rec.vector | rec.config) | FS_OFF * bool(floats)
     rec.nsrc = len(src)
     for n, (reg, span) in enumerate(src):
         rec.src[n], rec.srckind[n] = reg, span

@@ -16,22 +16,26 @@ CAUSE = {name: n for n, name in enumerate(CAUSES)}
 MM_WAITING = 16  # multiplies on a tile that are done together
 
 # what a run ends with
-R_OK, R_FAULT, R_DEADLOCK, R_LIMIT = range(4)
+R_OK, R_FAULT, R_DEADLOCK, R_LIMIT, R_CALL = range(5)
 # warp states
 RUN, AT_BARRIER, DONE = 0, 1, 2
 # fault codes
 OK, F_ILLEGAL, F_MEMORY, F_JUMP, F_CONTROL, F_TILE, F_TRAP, F_VTYPE, F_BARRIER, F_DMA, F_ALIGN, F_ARRIVALS, F_OPERAND, F_VSTART = range(14)
+F_BREAK, F_LATER = range(20, 22)  # F_LATER: not yet, other cores are behind
+# bits of a warp's shape: mstatus has switched the floating-point or the vector unit off
+FS_OFF, VS_OFF = 1 << 59, 1 << 60
 
 
 class Rec(ctypes.Structure):
-    """A predecoded instruction; one per halfword of text. What issue and handlers read stands together in front."""
+    """A predecoded instruction; one per halfword of text. What issue and handlers read stands together in front. `needs`: the units (FS_OFF, VS_OFF)
+    that must not be off; `writable`: text that the program may change."""
 
     _fields_ = [("pc", U64), ("imm", I64), ("latency", U32), ("after", ctypes.c_int32),
                 *((name, U8) for name in ("size", "rd", "rs1", "rs2", "rs3", "vm", "valid", "vector", "unit", "cost", "cause", "chain", "nsrc")),
                 ("src", U8 * 5), ("srckind", U8 * 5),
                 *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg", "kind", "cls", "counts", "fields", "overlap",
                                            "eew", "whole", "longest", "passes", "rm")),
-                ("handler", U64 * 4)]
+                ("handler", U64 * 4), ("needs", I64), ("writable", I64)]
 
 
 class Plan(ctypes.Structure):
@@ -60,7 +64,10 @@ class Warp(ctypes.Structure):
                 ("mem_count", I64), ("fcsr", I64), ("macs", I64), ("bar", I64), ("tokens", I64), ("token_last", I64),
                 ("x", I64 * 32), ("f", I64 * 32), ("first", I64 * REGS), ("last", I64 * REGS), ("read", I64 * REGS),
                 ("cause", U8 * REGS), ("v", U8 * 4096), ("tmp", U8 * 8192),
-                ("ctl", I64 * 32), ("token_time", I64 * 64), ("rounding", I64 * 2)]
+                ("ctl", I64 * 32), ("token_time", I64 * 64), ("rounding", I64 * 2),
+                # machine mode (sim/csr.py, sim/trap.py); `reserved` is 1 + the address of a reservation, 0: none
+                *((name, I64) for name in ("priv", "off", "mstatus", "mtvec", "mepc", "mcause", "mtval", "mscratch", "mie", "mcounteren",
+                                           "mcountinhibit", "cycle_base", "instret_base", "retired", "reserved")), ("pmp", I64 * 32)]
 
 
 class Core(ctypes.Structure):
@@ -68,7 +75,7 @@ class Core(ctypes.Structure):
                 ("starts", I64 * (UNITS * 4)), ("busy", I64 * UNITS), ("stall", I64 * 16), ("accounted", I64), ("time", I64), ("live", I64),
                 ("bar_count", I64 * 16), ("bar_need", I64 * 16), ("bar_time", I64 * 16), ("dma_ring", I64 * 64), ("dma_n", I64),
                 ("dma_free", I64), ("dma_lines", I64), ("dma_busy", I64), ("l1", U64), ("mshr", I64 * 64), ("mshr_n", I64),
-                ("instructions", I64), ("l1_hits", I64), ("l1_misses", I64),
+                ("l1_hits", I64), ("l1_misses", I64),
                 ("core", I64), ("last_start", I64), ("last_cost", I64),
                 # per warp: when the operands of its next instruction are there (-1: not known yet), and its unit; when the scalar and the
                 # vector slot are free; per unit: when its queue has room, when the first other warp that wants it is ready (`stale`: not
@@ -76,7 +83,7 @@ class Core(ctypes.Structure):
                 ("ready", I64 * 32), ("ready_unit", I64 * 32), ("slot", I64 * 2), ("room", I64 * UNITS), ("rival", I64 * UNITS), ("stale", I64),
                 ("taken", I64 * UNITS), ("line", I64 * 32), ("turn", I64),
                 # the turn (sim/rounds.py) that this core has, when it still has to wait for the turns before it; the warp that faulted
-                ("must", I64), ("fault_warp", I64)]
+                ("must", I64), ("fault_warp", I64), ("until", I64)]
 
 
 class Gpu(ctypes.Structure):
@@ -92,6 +99,10 @@ class Gpu(ctypes.Structure):
                 ("tile_bytes", I64), ("mac16", I64), ("mac32", I64), ("mac8", I64), ("mm_latency", I64), ("queue", I64), ("branch", I64),
                 ("barrier", I64), ("dispatch", I64), ("ncta", I64), ("entry", I64), ("args", I64), ("stack", I64),
                 ("trace", U64), ("trace_cap", I64), ("threads", I64), ("sched_yield", U64), ("start", I64),
+                # a bare-metal program (`bare`: its harts): atomics happen up to cycle `fair`, when no other core is behind; stores within the guard
+                # get a look (guard.py); `switched`: a unit has been off (csr.py)
+                *((name, I64) for name in ("base", "bare", "fair", "guard", "guard_size", "watch", "watch_size", "rewritten", "tohost", "htif",
+                                           "switched", "reserved", "watched")),
                 ("apart0", U8 * 128), ("next_cta", I64), ("end", I64), ("l2_hits", I64), ("l2_misses", I64), ("dram_last", I64),
                 ("dram_lines", I64), ("trace_n", I64), ("fault_core", I64), ("fault_warp", I64), ("code", I64),
                 ("stop", I64 * 1), ("parked", I64 * 1),

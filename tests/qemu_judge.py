@@ -49,7 +49,7 @@ EXCLUDED = {
     "vqdot": "QEMU 7.2 has no Zvqdotq",
     "cvt.rtz": "QEMU 7.2 aborts (decode_save_opc)", "ctzw": "QEMU 7.2 counts beyond 32 bits (mended in 8.0)",
 }
-CONTROL = {"jal", "jalr", "branch", "trap", "csr", "vsetvli", "vsetivli", "vsetvl", "auipc"}
+CONTROL = {"jal", "jalr", "branch", "exception", "mret", "wfi", "lr", "sc", "csr", "vsetvli", "vsetivli", "vsetvl", "auipc"}
 MACHINE = load_machine("base")
 VSTART = 0x00805073  # csrrwi zero, vstart, n
 NEXT = 0x0040006F  # jal zero, 4: QEMU 7.2 looks at vstart where it begins to translate

@@ -47,7 +47,7 @@ CASES = {  # name: arguments (files as `setting` writes them), exit code
     "pass_option": (f"compile k.rvg --kernel gemm {SIZES} --passes tile{{zz=3}}", 2),
     "stop_after": (f"compile k.rvg --kernel gemm {SIZES} --stop-after x", 2),
     "no_place": (f"compile k.rvg --kernel gemm {SIZES} -o none/x.s", 2), "broken_tile": ("run broken.tile -D M=4", 1),
-    "tile_check": ("run broken.tile --check", 2), "not_elf": ("sim k.rvg", 1), "cut_elf": ("sim cut.elf", 1), "no_note": ("sim plain.elf", 1),
+    "tile_check": ("run broken.tile --check", 2), "not_elf": ("sim k.rvg", 1), "cut_elf": ("sim cut.elf", 1), "no_note": ("sim plain.elf --max-cycles 1000", 4),
     "bounds": ("sim bounds.elf", 4), "scratchpad_end": ("sim scratchpad.elf", 4), "page_zero": ("sim null.elf", 4),
     "store_to_text": ("sim text.elf", 4),
     "jump_away": ("sim jump.elf", 4), "illegal": ("sim illegal.elf", 4), "vill": ("sim vill.elf", 4), "control_page": ("sim control.elf", 4),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.programs_build import need
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = re.findall(r"^(rvgpu .*)$", (ROOT / "README.md").read_text(), re.M)
@@ -21,6 +24,23 @@ def test_readme_command(command):
     assert p.returncode == 0, p.stderr
 
 
+PROGRAMS = re.search(r"```\n(.*?)```", (ROOT / "docs" / "programs.md").read_text(), re.S)[1].splitlines()
+
+
+def test_commands_about_programs():
+    """The commands of docs/programs.md, in their order."""
+    need(importlib.util.find_spec("ziglang"), "ziglang", "pip install ziglang")
+    (ROOT / "out").mkdir(exist_ok=True)
+    assert len(PROGRAMS) >= 6
+    for command in PROGRAMS:
+        first, *args = shlex.split(command)
+        program = {"rvgpu": [sys.executable, "-m", "rvgpu"], "python": [sys.executable]}[first]
+        p = subprocess.run([*program, *args], capture_output=True, text=True, cwd=ROOT)
+        assert p.returncode == 0, (command, p.stderr)
+        if first == "rvgpu":
+            assert ("guarded" if "harts" in command else "wrong 0 sum 1249750") in p.stdout + p.stderr
+
+
 def test_demo():
     p = subprocess.run([sys.executable, "examples/demo.py"], capture_output=True, text=True, cwd=ROOT)
     assert p.returncode == 0 and "passed" in p.stdout, p.stderr
@@ -28,8 +48,6 @@ def test_demo():
 
 def test_generated_documents_are_current():
     """`make docs` was run after the last change of what they state."""
-    import importlib.util
-
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)

@@ -52,6 +52,7 @@ CASES = {  # name: (assembly after ONE, more arguments); `x`, 256 bytes, is at a
     "jump_below_text": ("jal zero, 0x7ffffff0\n", ""),
     "run_off_the_end": ("beq zero, zero, last\n", ""),
     "ecall": ("ecall\n", ""),
+    "reservation_in_a_kernel": ("ld t0, 0(a0)\nlr.w t1, (t0)\n", ""),
     "csr_that_is_not": ("csrrw zero, 0x300, zero\n", ""),
     "reserved_frm": ("csrrwi zero, 0x002, 5\nfadd.s ft0, ft1, ft2\n", ""),
     "reserved_frm_for_a_conversion": ("li t0, 0xff\ncsrrw zero, 0x003, t0\nfcvt.w.s t0, ft1\n", ""),
@@ -209,6 +210,11 @@ def symbol_at(value: int) -> bytes:
     return write_executable(image, json.dumps(NOTE).encode())
 
 
+def long_text() -> bytes:
+    words = bytearray(assemble("nop\n") * ((1 << 20) + 1))
+    return write_executable(Image(BASE, words, (BASE, len(words)), {"k": BASE}), json.dumps(NOTE).encode())
+
+
 BROKEN = {
     "empty": b"", "header_only": WHOLE[:40], "cut_segments": WHOLE[:80], "cut_text": WHOLE[:4098], "cut_sections": WHOLE[:-64],
     "cut_by_one": WHOLE[:-1],
@@ -217,7 +223,7 @@ BROKEN = {
     "segment_past_file": patched(64 + 32, "<Q", 1 << 20),
     "segment_below_memory": patched(64 + 16, "<Q", 0x1000), "segment_beyond_memory": patched(64 + 40, "<Q", 1 << 40),
     "nothing_to_load": patched(64, "<I", 4), "section_name_table": patched(62, "<H", 77), "section_far": patched(SECTIONS + 64 + 24, "<Q", 1 << 60),
-    "symbol_strings": patched(SECTIONS + 2 * 64 + 40, "<I", 99), "text_of_a_gigabyte": patched(64 + 40, "<Q", 1 << 30),
+    "symbol_strings": patched(SECTIONS + 2 * 64 + 40, "<I", 99), "text_too_long": long_text(),
     "kernel_before_text": symbol_at(BASE - 4), "kernel_after_text": symbol_at(BASE + 8), "kernel_in_an_instruction": symbol_at(BASE + 2),
     "kernel_at_an_odd_address": symbol_at(BASE + 1), "kernel_far": symbol_at((1 << 64) - 4),
 }

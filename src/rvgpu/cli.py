@@ -10,7 +10,7 @@ import sys
 from rvgpu.errors import EXIT_INTERNAL, EXIT_OK, EXIT_SIM_FAULT, EXIT_USAGE, RvgpuError
 
 FILES = {"compile": ".rvg or .py file, - for stdin", "run": ".rvg, .py or .tile file", "opt": "IR text (.tensor or .tile), - for stdin",
-         "sim": "ELF with a .rvgpu.launch note", "disasm": "object or ELF"}
+         "sim": "static executable; with a .rvgpu.launch note its kernels are launched", "disasm": "object or ELF"}
 
 
 def _natural(text: str) -> int:
@@ -18,6 +18,14 @@ def _natural(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text} is not an integer of at least 0")
     return int(text)
+
+
+def _size(text: str) -> int:
+    """Bytes: a number, with K, M or G (times 1024) behind it or not."""
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in ("K", "M", "G") else (text, "")
+    if not (number.isascii() and number.isdigit()) or not 0 < (n := int(number) << {"": 0, "K": 10, "M": 20, "G": 30}[unit]) <= 1 << 32:
+        raise argparse.ArgumentTypeError(f"{text} is no number of bytes in 1..4G")
+    return n
 
 
 def _machine(q: argparse.ArgumentParser) -> None:
@@ -70,7 +78,10 @@ def parser() -> argparse.ArgumentParser:
     q.add_argument("-o", dest="output", metavar="FILE", help="- is stdout")
     q = command("opt", "run passes over IR text", _machine, _passes)
     q.add_argument("-o", dest="output", metavar="FILE", help="- is stdout")
-    command("sim", "run an ELF on the simulator", _machine, _launch)
+    q = command("sim", "run an ELF on the simulator", _machine, _launch)
+    q.add_argument("--harts", type=_natural, help="that start at the program's entry (default 1)")
+    q.add_argument("--memory", type=_size, metavar="BYTES", help="of RAM from the lowest segment up, such as 256M (default: image + 64M)")
+    q.add_argument("--timing", choices=["full", "none"], default="full", help="none: results only, faster")
     q = command("machines", "list machines or print one", _machine)
     q.add_argument("name", nargs="?")
     q = command("disasm", "disassemble an object or ELF")
@@ -88,7 +99,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 fine, 1 rejected, 2 usage, 3 check failed, 4 simulator fault, deadlock or limit, 70 internal."""
+    """Exit codes: 0 fine, 1 rejected, 2 usage, 3 check failed, 4 simulator fault, deadlock or limit, 70 internal. `sim` of a bare-metal program:
+    the program's own, and these with an error message when it did not come to its end."""
     args = parser().parse_args(argv)
     try:
         from rvgpu.runtime import commands

@@ -1,0 +1,88 @@
+"""`rvgpu sim` of a bare-metal program: its console, its exit code, what the run cost.
+
+The program's own output goes to stdout as it comes (with --json: to stderr, and the first MiB of it into the object), the report to stderr.
+The exit status is the program's exit code, 255 where it does not fit in 0..255; errors of ours have their own (errors.py) and print no object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any, TextIO
+
+from rvgpu.errors import EXIT_USAGE, RvgpuError
+from rvgpu.isa.machine import Machine
+from rvgpu.sim.board import Board
+from rvgpu.sim.trace import Trace
+
+CONSOLE_MOST = 1 << 20  # bytes of console output in the object
+
+
+class Console:
+    """Hands output on at once: what is on screen is what the program has said so far."""
+
+    def __init__(self, to: Any) -> None:
+        self.to, self.kept, self.size = to, bytearray(), 0
+
+    def __call__(self, text: bytes) -> None:
+        self.size += len(text)
+        self.kept += text[:CONSOLE_MOST - len(self.kept)]
+        self.to.write(text)
+        if b"\n" in text:
+            self.to.flush()
+
+
+def write_trace(trace: Trace, path: str, report: TextIO | None) -> None:
+    """A .pftrace file, and a line about it in the report."""
+    try:
+        trace.write(path)
+    except OSError as e:
+        raise RvgpuError("E001", f"cannot write {path}: {e.strerror}", exit_code=EXIT_USAGE) from None
+    if trace.dropped:
+        print(f"note: the trace holds the first {len(trace.events)} of {len(trace.events) + trace.dropped} events", file=sys.stderr)
+    if report is not None:
+        print(f"  trace        {path} (open it at ui.perfetto.dev)", file=report)
+
+
+def run_program(args: argparse.Namespace, machine: Machine, data: bytes) -> int:
+    """Runs the executable in `data`; returns the exit status."""
+    given = [o for o, v in (("-D", args.dims), ("--arg", args.arg), ("--in", args.input), ("--out", args.out)) if v]
+    if given:
+        raise RvgpuError("E002", f"{given[0]} is for kernels: {args.file} is a program that starts at its entry", exit_code=EXIT_USAGE)
+    started = time.perf_counter()
+    console = Console(sys.stderr.buffer if args.json else sys.stdout.buffer)
+    board = Board(machine, data, harts=1 if args.harts is None else args.harts, memory_bytes=args.memory, timing=args.timing != "none",
+                  max_cycles=args.max_cycles, trace=bool(args.trace), say=console)
+    ready = time.perf_counter()
+    try:
+        end = board.run()
+    finally:
+        console.to.flush()
+    done = time.perf_counter()
+    raw = board.finish()
+    stats: dict[str, Any] = {
+        "program": args.file, "machine": machine.name, "harts": board.harts, "exit_code": end.code, "timed": args.timing != "none",
+        "cycles": raw.cycles, "seconds": raw.cycles / (machine.gpu.clock_ghz * 1e9), "instructions": raw.instructions,
+        "ipc": raw.instructions / raw.cycles, "dram_bytes": raw.dram_bytes, "utilisation": raw.busy,
+        "stalls": raw.stalls if args.timing != "none" else {},
+        "console": console.kept.decode("utf-8", "replace"), "console_bytes": console.size,
+        "host": {"engine_s": ready - started, "simulate_s": done - ready, "total_s": done - started,
+                 "mips": raw.instructions / max(done - ready, 1e-9) / 1e6}}
+    print(json.dumps(stats) if args.json else describe(stats), file=sys.stdout if args.json else sys.stderr)
+    if board.trace is not None:
+        write_trace(board.trace, args.trace, None if args.json else sys.stderr)
+    return end.code if 0 <= end.code <= 255 else 255
+
+
+def describe(s: dict[str, Any]) -> str:
+    """The text report."""
+    lines = [f"{s['program']} on {s['machine']}  {s['harts']} hart{'s' if s['harts'] > 1 else ''}", f"  exit code    {s['exit_code']}"]
+    if not s["timed"]:
+        return "\n".join([*lines, f"  instructions {s['instructions']:,} (no timing)"])
+    lines.append(f"  cycles       {s['cycles']:,} ({s['seconds'] * 1e6:.1f} us), {s['instructions']:,} instructions, {s['ipc']:.2f} per cycle")
+    u = s["utilisation"]
+    lines.append(f"  utilisation  matrix {u['matrix']:.1%}  vector {u['vector']:.1%}  issue {u['issue']:.1%}  dram {u['dram']:.1%}")
+    stalls = sorted(((v, k) for k, v in s["stalls"].items() if v >= 0.0005), reverse=True)
+    return "\n".join([*lines, "  core-cycles  " + "  ".join(f"{k} {v:.1%}" for v, k in stalls)])

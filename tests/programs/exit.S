@@ -1,0 +1,15 @@
+# Ends at once with CODE.
+    .section .text.start, "ax"
+    .globl _start
+_start:
+    li t0, ((CODE) << 1) | 1
+    la t1, tohost
+    sd t0, 0(t1)
+1:  j 1b
+    .section .tohost, "aw"
+    .align 6
+    .globl tohost
+tohost: .dword 0
+    .align 6
+    .globl fromhost
+fromhost: .dword 0

@@ -60,7 +60,7 @@ class Warp(ctypes.Structure):
                 ("mem_count", I64), ("fcsr", I64), ("macs", I64), ("bar", I64), ("tokens", I64), ("token_last", I64),
                 ("x", I64 * 32), ("f", I64 * 32), ("first", I64 * REGS), ("last", I64 * REGS), ("read", I64 * REGS),
                 ("cause", U8 * REGS), ("v", U8 * 4096), ("tmp", U8 * 8192),
-                ("ctl", I64 * 32), ("token_time", I64 * 64), ("rounding", I64 * 2)]
+                ("ctl", I64 * 32), ("token_time", I64 * 64), ("rounding", I64 * 2), ("tokens_seen", I64)]
 
 
 class Core(ctypes.Structure):
@@ -92,6 +92,8 @@ class Gpu(ctypes.Structure):
                 ("tile_bytes", I64), ("mac16", I64), ("mac32", I64), ("mac8", I64), ("mm_latency", I64), ("queue", I64), ("branch", I64),
                 ("barrier", I64), ("dispatch", I64), ("ncta", I64), ("entry", I64), ("args", I64), ("stack", I64),
                 ("trace", U64), ("trace_cap", I64), ("threads", I64), ("sched_yield", U64), ("start", I64),
+                # checked mode: its Check, and host addresses of rules, four for each record (by SEW); the seed of latencies
+                ("check", U64), ("checks", U64), ("seed", I64),
                 ("apart0", U8 * 128), ("next_cta", I64), ("end", I64), ("l2_hits", I64), ("l2_misses", I64), ("dram_last", I64),
                 ("dram_lines", I64), ("trace_n", I64), ("fault_core", I64), ("fault_warp", I64), ("code", I64),
                 ("stop", I64 * 1), ("parked", I64 * 1),

@@ -139,7 +139,7 @@ MUTANTS = {  # name: kernel of the zoo, dims, the change, the finding's kind, li
     "gemm_fill_forgotten": ("gemm", {"M": 30, "N": 40, "K": 23}, lambda t: re.sub(r"(dma\.load\(%\d+, %\d+, (%\d+, %\d+), )%\d+, %\d+", r"\1\2", t),
                             "undefined", 3, None),
     "softmax_without_wait": ("row_softmax", {"M": 40, "N": 1000}, without(r"dma\.wait"), "race", 10, 10),
-    "softmax_other_stage": ("row_softmax", {"M": 40, "N": 1000}, changed(r"(mem\.at\(%7, )%parity", r"\1%54"), "undefined", 10, None),
+    "softmax_other_stage": ("row_softmax", {"M": 128, "N": 1000}, changed(r"(mem\.at\(%7, )%parity", r"\1%54"), "race", 10, 10),
     "softmax_row_more": ("row_softmax", {"M": 32, "N": 1000}, changed(r"(dma\.load\(%37, %38, )%35, %1, %35", r"\1%4, %1, %4"), "outside", 10, None),
     "attention_without_wait": ("attention", ATTENTION, without(r"dma\.wait"), "race", 18, 18),
     "attention_without_barrier": ("attention", ATTENTION, without(r"bar\("), "race", 18, 18),

@@ -9,12 +9,12 @@
   vle32.v v8, (s2)
 - vsetivli zero, 8, e32, m1, ta, ma
   addi s2, s2, 64
-  vle32.v v9, (s2)
+  vle32.v v12, (s2)
   li t0, 16
   li t1, 1
   sf.vsettnt zero, t0, e32, w1
   sf.vsettm zero, t0
   sf.vsettk zero, t1
   sf.vtzero.t mt0
-  sf.mm.f.f mt0, v8, v9  # <-- here
+  sf.mm.f.f mt0, v8, v12  # <-- here
 out: jalr zero, ra, 0

@@ -146,8 +146,11 @@ def poisoned(seed: int, vlen: int, share: float, agnostic: bool) -> tuple[int, i
 
 def dropped(cases: list[Case], vlen: int, pc: int) -> list[Case]:
     """The cases but the one whose code holds pc."""
-    for n in range(len(cases)):
-        if BASE + len(build(cases[:n + 1], vlen, "")[0]) - len(build([], vlen, "")[0]) + 4 > pc:
+    text, at = build(cases, vlen, SIM_END)[0], 0
+    for n, c in enumerate(cases):
+        code = b"".join(w.to_bytes(4, "little") for w in c.words)
+        at = text.index(code, at) + len(code)
+        if pc - BASE < at:
             return cases[:n] + cases[n + 1:]
     raise AssertionError("no case holds the finding")
 

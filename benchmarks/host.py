@@ -24,12 +24,16 @@ SPEED: list[tuple[str, str, list[str], str, Callable[[dict[str, Any]], float]]] 
     ("gemm", "M=1024 N=1024 K=1024", [], "simulated GFLOP/s", lambda s: 2 * s["macs"] / s["host"]["simulate_s"] / 1e9)]
 
 
-def run(kernel: str, dims: str, cache: str, sets: list[str]) -> dict[str, Any]:
+CHECKED = [("row_softmax", "M=1024 N=4096", ["gpu.cores=1", "core.warps=8"]), ("gemm", "M=1024 N=1024 K=1024", []),
+           ("attention", "B=1 G=2 R=4 S=256 T=512 D=64", []), ("rmsnorm", "T=1024 D=4096", []), ("rope", "B=2 S=256 H=16 F=64", [])]
+
+
+def run(kernel: str, dims: str, cache: str, sets: list[str], *more: str) -> dict[str, Any]:
     """The statistics of one `rvgpu run --json`."""
     args = [a for d in dims.split() for a in ("-D", d)] + [a for s in sets for a in ("--set", s)]
     if kernel.startswith("attention"):
         args += ["--arg", "scale=0.09"]
-    p = subprocess.run([sys.executable, "-m", "rvgpu", "run", str(ROOT / "examples" / "zoo.rvg"), "--kernel", kernel, *args, "--json"],
+    p = subprocess.run([sys.executable, "-m", "rvgpu", "run", str(ROOT / "examples" / "zoo.rvg"), "--kernel", kernel, *args, *more, "--json"],
                        capture_output=True, text=True, check=True, env={**os.environ, "RVGPU_CACHE_DIR": cache})
     out: dict[str, Any] = json.loads(p.stdout)
     return out
@@ -52,6 +56,10 @@ def main() -> None:
         for kernel, dims, sets, unit, figure in SPEED:
             best = max(figure(run(kernel, dims, cache, sets)) for _ in range(3 * repeat))
             print(f"{kernel:15} {dims:32} {best:>13.1f} {unit}, engine built{', ' if sets else ''}{' '.join(sets)}", flush=True)
+        for kernel, dims, sets in CHECKED:
+            pairs = [(run(kernel, dims, cache, sets), run(kernel, dims, cache, sets, "--sanitize")) for _ in range(repeat)]
+            plain, checked = (min(s["host"]["simulate_s"] for s in column) for column in zip(*pairs, strict=True))
+            print(f"{kernel:15} {dims:32} {checked / plain:>13.2f} times plain in checked mode (--sanitize)", flush=True)
 
 
 if __name__ == "__main__":

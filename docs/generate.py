@@ -1,10 +1,12 @@
-"""Writes docs/timing.md, docs/isa.md and the demo's output in README.md from the code: `make docs`; a test says they are current."""
+"""Writes docs/timing.md, docs/isa.md, the sessions of docs/checked.md and README.md from the code: `make docs`; a test says they are current."""
 
 from __future__ import annotations
 
 import inspect
+import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,31 @@ def machines() -> str:
     return table(["machine", "cores", "warps", "VLEN", "DLEN", "TE", "bf16 MAC/cycle", "scratchpad KiB", "DRAM B/cycle"], rows)
 
 
+CHECKED = ["rvgpu compile examples/zoo.rvg --kernel gemm -D M=64 -D N=64 -D K=64 --emit tile -o gemm.tile", "sed -i '/bar()/d' gemm.tile",
+           "rvgpu run gemm.tile -D M=64 -D N=64 -D K=64 --sanitize"]
+
+
+def session(commands: list[str]) -> str:
+    """What commands print, run one after the other in a folder of their own that has `examples`."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "examples").symlink_to(DOCS.parent / "examples")
+        out = ""
+        for command in commands:
+            words = shlex.split(command)
+            run = [sys.executable, "-m", "rvgpu", *words[1:]] if words[0] == "rvgpu" else words
+            p = subprocess.run(run, cwd=folder, capture_output=True, text=True)
+            out += f"$ {command}\n{p.stdout}{p.stderr}"
+    return out
+
+
+def checked() -> str:
+    """docs/checked.md: its text, with what the example's commands print now and the table of the rules."""
+    path = DOCS / "checked.md"
+    before, mark, rest = path.read_text().partition("<!-- session: written by `make docs` -->\n```\n")
+    assert mark, "docs/checked.md has the place for the session"
+    return f"{before}{mark}{session(CHECKED)}```{rest.partition('```')[2]}"
+
+
 def readme() -> str:
     """README.md with what `make demo` prints now."""
     said = subprocess.run([sys.executable, "examples/demo.py"], cwd=DOCS.parent, capture_output=True, text=True, check=True).stdout
@@ -119,7 +146,7 @@ def readme() -> str:
     return f"{before}{mark}{said}```{rest.partition('```')[2]}"
 
 
-DOCUMENTS: dict[str, Callable[[], str]] = {"timing.md": timing, "isa.md": isa, "../README.md": readme}
+DOCUMENTS: dict[str, Callable[[], str]] = {"timing.md": timing, "isa.md": isa, "checked.md": checked, "../README.md": readme}
 
 
 def main() -> None:

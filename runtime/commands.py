@@ -314,6 +314,8 @@ def opt(args: Args) -> int:
 
 def finish(args: Args, stats: dict[str, Any], outputs: dict[str, Any], trace: Trace | None) -> int:
     """The report; --out files; the exit code."""
+    if args.sanitize:
+        stats["sanitize"] = {"findings": 0}  # one would have ended the run
     if args.out:
         import numpy as np
 
@@ -352,7 +354,8 @@ def run(args: Args) -> int:
         fits(tensors, binding)
         arrays = random_inputs(kernel.func, binding, args.seed)
     scalars: dict[str, Any] = {**random_scalars(kernel.func, binding), **scalar_values(args.arg)}
-    result = compiled.run(*arrays, check=args.check, max_cycles=args.max_cycles, **scalars)
+    result = compiled.run(*arrays, check=args.check, max_cycles=args.max_cycles, sanitize=args.sanitize or None,
+                          latency_seed=args.latency_seed, **scalars)
     return finish(args, result.stats, result.outputs, result.traced() if args.trace else None)
 
 
@@ -415,8 +418,8 @@ def launch(args: Args, code: Code, machine: Machine, compile_s: float, elf: byte
         rng = np.random.default_rng(args.seed)
         arrays = {n: random_tensor(rng, t, binding) for n, t in inputs.items()}
     scalars = {**{n: 1.0 for n in code.scalars()}, **({"scale": binding["D"] ** -0.5} if "D" in binding else {}), **scalar_values(args.arg)}
-    done = run_code(code, machine, binding, arrays, scalars, elf=elf, max_cycles=args.max_cycles, timing=timing,
-                    trace=bool(args.trace))
+    done = run_code(code, machine, binding, arrays, scalars, elf=elf, max_cycles=args.max_cycles, timing=timing, trace=bool(args.trace),
+                    sanitize=args.sanitize or None, latency_seed=args.latency_seed)
     host = {"compile_s": compile_s, "engine_s": done.engine_s, "simulate_s": done.simulate_s, "total_s": compile_s + done.engine_s + done.simulate_s}
     stats = statistics(code.kernels[-1].name, machine, binding, work_of_code(code, binding, done.raw), done.raw, None, host)
     return finish(args, stats, done.outputs, done.trace)

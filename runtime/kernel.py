@@ -260,8 +260,10 @@ class Compiled:
         run_passes([self.kernel.func], self.passes, context)
         return context.predicted
 
-    def run(self, *arrays: Any, check: bool = False, max_cycles: int | None = None, **scalars: Any) -> Result:
-        """Runs on the simulator with NumPy arrays in declared order; scalars by keyword. `check` compares with float64."""
+    def run(self, *arrays: Any, check: bool = False, max_cycles: int | None = None, sanitize: bool | None = None, latency_seed: int | None = None,
+            **scalars: Any) -> Result:
+        """Runs on the simulator with NumPy arrays in declared order; scalars by keyword. `check` compares with float64, `sanitize` runs in
+        checked mode (docs/checked.md), `latency_seed` varies every latency."""
         begin = time.perf_counter()
         func = self.kernel.func
         inputs, given = self.kernel.arguments(arrays, scalars)
@@ -269,7 +271,8 @@ class Compiled:
         code = self.code(binding)
 
         def launch(trace: bool) -> Any:
-            return run_code(code, self.machine, binding, inputs, given, max_cycles=max_cycles, trace=trace)
+            return run_code(code, self.machine, binding, inputs, given, max_cycles=max_cycles, trace=trace, sanitize=sanitize,
+                            latency_seed=latency_seed)
 
         done = launch(False)
         outputs = {n: done.outputs[n] for n in func.result_names}

@@ -30,18 +30,19 @@ class Launched:
 
 
 def run_code(code: Code, machine: Machine, binding: Mapping[str, int], inputs: Mapping[str, Any], scalars: Mapping[str, Any], *,
-             elf: bytes | None = None, max_cycles: int | None = None, timing: bool = True, trace: bool = False) -> Launched:
+             elf: bytes | None = None, max_cycles: int | None = None, timing: bool = True, trace: bool = False, sanitize: bool | None = None,
+             latency_seed: int | None = None) -> Launched:
     """Inputs by name, each of its tensor's shape and dtype; `elf` is the executable when the code came from one."""
     started = time.perf_counter()
-    dev = Device(machine, max_cycles=max_cycles, timing=timing, trace=trace)
+    dev = Device(machine, max_cycles=max_cycles, timing=timing, trace=trace, sanitize=sanitize, latency_seed=latency_seed)
     program = dev.load(elf) if elf is not None else dev.load(*(k.object for k in code.kernels))
     places: dict[str, int] = {}
     for name, x in inputs.items():
-        places[name] = dev.alloc(x.nbytes, name)
+        places[name] = dev.alloc(x.nbytes, name, x.shape)
         dev.write(places[name], x)
     results = code.results()
     for name, t in [*code.temps.items(), *results.items()]:
-        places[name] = dev.alloc(size_bytes(t, binding), name)
+        places[name] = dev.alloc(size_bytes(t, binding), name, shape(t, binding))
     ready = time.perf_counter()
     for k in code.kernels:
         made = [shape(TensorType(t.dims, t.dtype), binding) for t in k.tensors if t.output]

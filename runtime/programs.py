@@ -48,7 +48,8 @@ def write_trace(trace: Trace, path: str, report: TextIO | None) -> None:
 
 def run_program(args: argparse.Namespace, machine: Machine, data: bytes) -> int:
     """Runs the executable in `data`; returns the exit status."""
-    given = [o for o, v in (("-D", args.dims), ("--arg", args.arg), ("--in", args.input), ("--out", args.out)) if v]
+    given = [o for o, v in (("-D", args.dims), ("--arg", args.arg), ("--in", args.input), ("--out", args.out),
+                               ("--sanitize", args.sanitize), ("--latency-seed", args.latency_seed is not None)) if v]
     if given:
         raise RvgpuError("E002", f"{given[0]} is for kernels: {args.file} is a program that starts at its entry", exit_code=EXIT_USAGE)
     started = time.perf_counter()

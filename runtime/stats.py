@@ -114,6 +114,8 @@ def describe(s: dict[str, Any]) -> str:
         c = s["check"]
         lines.append(f"  check        {'passed' if c['passed'] else 'FAILED'}: error {c['max_rel_error']:.2e} of the largest value, "
                      f"{c['bound_fraction']:.3f} of the bound")
+    if "sanitize" in s:
+        lines.append("  sanitize     no finding")
     r, u = s["roofline"], s["utilisation"]
     lines.append(f"  cycles       {s['cycles']:,} ({s['seconds'] * 1e6:.1f} us), {s['instructions']:,} warp instructions")
     ideal = f"{r['ideal_cycles']:,.0f}"

@@ -90,7 +90,8 @@ class Board(Device):
             raise RvgpuError("E615", f"{harts} harts: {machine.name} has {machine.gpu.cores} cores of {warps} warps", exit_code=EXIT_USAGE)
         cores = -(-harts // warps)
         super().__init__(msgspec.structs.replace(machine, gpu=msgspec.structs.replace(machine.gpu, cores=cores)), timing=timing,
-                         max_cycles=max_cycles, memory_bytes=_memory_bytes(image, machine, memory_bytes), trace=trace, engine=engine, base=image.base)
+                         max_cycles=max_cycles, memory_bytes=_memory_bytes(image, machine, memory_bytes), trace=trace, engine=engine, base=image.base,
+                         sanitize=False)
         self.image, self.harts, self.say, self.symbols = image, harts, say, Symbols(image)
         self._features_at = self._calls_at = 0
         self._boot()

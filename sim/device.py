@@ -16,13 +16,15 @@ from rvgpu.errors import EXIT_REJECTED, EXIT_SIM_FAULT, EXIT_USAGE, RvgpuError
 from rvgpu.isa.codec import decode, disasm
 from rvgpu.isa.machine import Machine
 from rvgpu.sim import issue
+from rvgpu.sim.check_state import F_FINDING
+from rvgpu.sim.checker import RED_ZONE, Checker
 from rvgpu.sim.dwarf import Lines, read_lines
 from rvgpu.sim.elf import BASE, Image, link, load
 from rvgpu.sim.engine import Engine
 from rvgpu.sim.engine import engine as compiled
 from rvgpu.sim.memory import ORDER, SET_BYTES, WAYS, WINDOWS
 from rvgpu.sim.occupancy import class_table
-from rvgpu.sim.program import predecode
+from rvgpu.sim.program import Key, predecode
 from rvgpu.sim.reference import Reference
 from rvgpu.sim.state import (
     AT_BARRIER,
@@ -154,9 +156,11 @@ class RunStats:
 class Device:
     """One GPU: allocate and write tensors, load programs, launch kernels in order, then `finish()`."""
 
+    sanitize = False  # what a device does that is not told
+
     def __init__(self, machine: Machine, *, timing: bool = True, max_cycles: int | None = None, memory_bytes: int = MEMORY_BYTES,
                  trace: bool = False, engine: Engine | Reference | None = None, threads: int | None = None,
-                 base: int = BASE) -> None:
+                 base: int = BASE, sanitize: bool | None = None, latency_seed: int | None = None) -> None:
         """`threads`: host threads, 1 or 2; by default RVGPU_THREADS, else 2 where the machine has several cores and the host two processors.
         What a run computes and its cycles do not depend on it."""
         self.machine, self.base = machine, base
@@ -169,9 +173,13 @@ class Device:
         self.time = 0
         self._keep: list[Any] = []
         self.gpu = self._gpu(machine, timing)
-        self.engine.begin()
+        sanitize = self.sanitize if sanitize is None else sanitize
+        self.mode = int(sanitize), int(latency_seed is not None)
+        self.gpu.seed = (latency_seed or 0) & (1 << 63) - 1
+        self.checker = Checker(self.gpu, machine) if sanitize else None
+        self.engine.begin(self.mode)
         self.stack = 0
-        alone = trace or machine.gpu.cores == 1 or isinstance(self.engine, Reference)
+        alone = trace or sanitize or machine.gpu.cores == 1 or isinstance(self.engine, Reference)
         self.gpu.threads = 1 if alone else threads or _host_threads()
         self.gpu.sched_yield = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
         self._program: Program | None = None
@@ -250,6 +258,8 @@ class Device:
         self.stack = BASE + self.top
         if self.top > len(self.memory):
             raise RvgpuError("E605", f"the image and the stacks need {self.top} bytes, the device has {len(self.memory)}", exit_code=EXIT_SIM_FAULT)
+        if self.checker is not None:
+            self.checker.program(len(image.data), self.top - stacks, self.top)
         return self.place(image, (), ())
 
     def place(self, image: Image, code: Sequence[tuple[int, int, bool]], starts: Collection[int]) -> Program:
@@ -263,27 +273,43 @@ class Device:
         """The records of what stands in memory as the image's text, with their handlers."""
         records, wanted = predecode(self.read(*image.text), image.text[0], self.machine, code, starts)
         addresses = self.engine.handlers(set(wanted))
-        self.engine.core()
+        self.engine.core(self.mode)
         for key, places in wanted.items():
             for at, slot in places:
                 if key[1] < 0:
                     records[at].handler[:] = [addresses[key]] * 4
                 else:
                     records[at].handler[slot] = addresses[key]
+        if self.checker is not None:
+            self._rules(wanted, len(records))
         return records
 
-    def alloc(self, nbytes: int, name: str = "") -> int:
-        """256-byte aligned DRAM; returns its guest address."""
-        at = -(-self.top // 256) * 256
+    def _rules(self, wanted: dict[Key, list[tuple[int, int]]], records: int) -> None:
+        """Checked mode: the rule of each record, as its handlers."""
+        addresses, table = self.engine.checks(set(wanted)), np.zeros((records, 4), np.uint64)
+        for key, places in wanted.items():
+            for at, slot in places:
+                table[at, slice(None) if key[1] < 0 else slot] = addresses[key]
+        self._keep.append(table)
+        self.gpu.checks = int(table.ctypes.data)
+
+    def alloc(self, nbytes: int, name: str = "", shape: Sequence[int] = ()) -> int:
+        """256-byte aligned DRAM; returns its guest address. In checked mode memory between allocations belongs to nothing, what was not
+        written is undefined, and findings name elements of a tensor of this shape."""
+        at = -(-self.top // 256) * 256 + (0 if self.checker is None else RED_ZONE)
         if at + nbytes > len(self.memory):
             raise RvgpuError("E606", f"device memory is full: {nbytes} bytes more for {name or 'a buffer'}", exit_code=EXIT_SIM_FAULT)
         self.top = at + nbytes
         self.tensors.append((BASE + at, nbytes, name))
+        if self.checker is not None:
+            self.checker.alloc(at, nbytes, name, tuple(shape))
         return BASE + at
 
     def write(self, addr: int, data: Any) -> None:
         raw = np.frombuffer(data, np.uint8) if isinstance(data, (bytes, bytearray)) else np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         self.memory[addr - self.base:addr - self.base + len(raw)] = raw
+        if self.checker is not None:
+            self.checker.write(addr - self.base, len(raw))
 
     def read(self, addr: int, nbytes: int) -> bytes:
         return self.memory[addr - self.base:addr - self.base + nbytes].tobytes()
@@ -317,12 +343,14 @@ class Device:
         g.text, g.text_size = g.guard, g.guard_size = program.image.text
         g.entry, g.args, g.stack = entry >> 1, slots, self.stack
         g.ncta, g.next_cta = ctas, 0
+        if self.checker is not None:
+            self.checker.launch(name, ctas, scratchpad_bytes)
         start = self.time + m.gpu.launch_cycles
         for n, c in enumerate(self.cores):
             c.nwarps, c.live = m.core.warps, 0
             c.plans = ctypes.addressof(program.plans) + n * len(program.records) * PLAN_BYTES
             c.slot[:] = [max(start, at) for at in c.slot]
-            self.engine.call("start_cta", c, g, start)
+            self.engine.call("start_cta", c, g, start, mode=self.mode)
             c.time = start + m.gpu.cta_dispatch_cycles if c.live else issue.NEVER
         g.start = g.end = start
         g.code, g.stop[0], g.parked[0], g.progress[:] = R_OK, issue.NEVER, sum(not c.live for c in self.cores), [0] * len(g.progress)
@@ -338,11 +366,11 @@ class Device:
 
     def _run(self) -> None:
         """All turns of a launch, on as many host threads as there are for it."""
-        self.engine.core()
-        others = [Thread(target=self.engine.call, args=("run", self.gpu, n)) for n in range(1, self.gpu.threads)]
+        self.engine.core(self.mode)
+        others = [Thread(target=self.engine.call, args=("run", self.gpu, n), kwargs={"mode": self.mode}) for n in range(1, self.gpu.threads)]
         for t in others:
             t.start()
-        self.engine.call("run", self.gpu, 0)
+        self.engine.call("run", self.gpu, 0, mode=self.mode)
         for t in others:
             t.join()
 
@@ -363,10 +391,15 @@ class Device:
         c = self.cores[w.core]
         first = w.core * self.machine.core.warps
         others = [o for o in self.warps[first:first + self.machine.core.warps] if o.state != AT_BARRIER or o.bar != w.bar]
-        states = [f"warp {o.warp} " + (f"waits at barrier {o.bar}" if o.state == AT_BARRIER else "has returned") for o in others]
+        states = [f"warp {o.warp} " + (f"waits at barrier {o.bar}" if o.state == AT_BARRIER else f"has returned{self._returned(o, program)}")
+                  for o in others]
         at = program.records[w.pc - 2].pc  # the amoswap, 4 bytes long
         return (f"warp {w.warp} waits at barrier {w.bar}, which has {c.bar_count[w.bar]} of {c.bar_need[w.bar]} arrivals: "
                 f"{', '.join(states) or 'no other warp is there'}; {program.where(at)}")
+
+    def _returned(self, w: Warp, program: Program) -> str:
+        """In checked mode: where."""
+        return "" if self.checker is None else f" at {program.where(self.checker.pc(self.checker.shadows[w.hart].last))}"
 
     def _error(self, code: int, program: Program) -> RvgpuError:
         g = self.gpu
@@ -384,6 +417,8 @@ class Device:
         place = f"core {g.fault_core} warp {g.fault_warp} cta {w.cta}: {program.where(g.text + 2 * w.pc)}"
         if code == R_LIMIT:
             return CycleLimit("E703", f"cycle limit of {self.limit} reached", exit_code=EXIT_SIM_FAULT).note(place)
+        if w.fault == F_FINDING and self.checker is not None:
+            return self.checker.error(w, program)
         error = SimFault("E701", FAULTS.get(w.fault, f"fault {w.fault}"), exit_code=EXIT_SIM_FAULT).note(place)
         if w.fault in (F_MEMORY, F_JUMP, F_CONTROL, F_TILE, F_ALIGN):
             addr = w.fault_addr & (1 << 64) - 1
@@ -394,7 +429,7 @@ class Device:
         """Writes the last dirty lines back and tells about the run."""
         g = self.gpu
         g.end = self.time
-        return self.stats(max(1, self.engine.call("drain", g) if g.timed else self.time))
+        return self.stats(max(1, self.engine.call("drain", g, mode=self.mode) if g.timed else self.time))
 
     def stats(self, cycles: int) -> RunStats:
         g, m = self.gpu, self.machine

@@ -10,12 +10,13 @@ import ctypes
 import hashlib
 import subprocess
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rvgpu.cache import cache_folder, read_entry, source_hash, write_entry
+from rvgpu.errors import EXIT_SIM_FAULT, RvgpuError
 from rvgpu.isa import softfloat
 from rvgpu.isa.meaning import meaning, saturation
 from rvgpu.isa.rows import BY_NAME, Row
@@ -36,13 +37,17 @@ from rvgpu.sim import (
     rounds,
     trap,
 )
+from rvgpu.sim.check import rule, rule_binds
 from rvgpu.sim.program import Key
 from rvgpu.sim.translate import Unit, mentioned
 
+Function = Callable[..., Any]
 SEWS = (8, 16, 32, 64)
 HOMES = (handlers, csr, trap, handlers_atomic, handlers_vector, handlers_wide, handlers_fixed, handlers_moves, handlers_memory, handlers_matrix,
          handlers_tiles)
 LOOP = (rounds.run, rounds.drain, issue.start_cta, harts.run_harts)
+Mode = tuple[int, int]  # of the issue loop: checked, latencies of a seed
+PLAIN: Mode = (0, 0)
 
 
 def binds(row: Row, sew: int) -> dict[str, Any]:
@@ -88,6 +93,14 @@ OTHER = {("mm_ff", 3): "mm_dd"} | {("vtzero", s): "vtzero_of" for s in range(4)}
                                                                                                                                                 1, 3)}
 
 
+def check_of(row: Row, sew: int) -> tuple[Function, dict[str, Any]]:
+    """The rule of checked mode for a row; E722 when its kind has none."""
+    found = rule(row)
+    if found is None:
+        raise RvgpuError("E722", f"checked mode has no rule for {row.name} (kind {row.kind})", exit_code=EXIT_SIM_FAULT)
+    return found[0], rule_binds(row, binds(row, sew))
+
+
 def template(row: Row, sew: int) -> Callable[..., Any]:
     name = OTHER.get((row.kind, sew), row.kind)
     fn: Callable[..., Any] = next(getattr(home, name) for home in HOMES if hasattr(home, name))
@@ -104,10 +117,15 @@ def handler(key: Key) -> tuple[Callable[..., Any], dict[str, Any]]:
     return handlers_float.exact, {**bound, **arithmetic, "BODY": fn, "EXACT": 1}
 
 
+def specialisation(key: Key, checked: bool) -> tuple[Function, dict[str, Any]]:
+    """The function of a key's handler, or its rule, and what it is bound to."""
+    return check_of(BY_NAME[key.row], key.sew) if checked else handler(key)
+
+
 @cache
-def variant(key: Key) -> Hashable:
-    """What a key's handler does: keys whose templates and bindings are equal share it."""
-    fn, bound = handler(key)
+def variant(key: Key, checked: bool = False) -> Hashable:
+    """What a key's handler (or rule) does: keys whose templates and bindings are equal share it."""
+    fn, bound = specialisation(key, checked)
     names = mentioned(fn, bound)
     return fn, tuple(sorted((k, v if isinstance(v, int) else f"{v.__module__}.{v.__name__}") for k, v in bound.items() if k in names))
 
@@ -126,23 +144,21 @@ class Engine:
         self.jit = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self.machine)
         self.host = f"{llvm.get_host_cpu_name()} {_host_features(llvm)} {llvm.llvm_version_info}"
         self.addresses: dict[Hashable, int] = {}
-        self.loop: dict[str, int] = {}
+        self.loops: dict[Mode, dict[str, int]] = {}
         self.helper: subprocess.Popen[bytes] | None = None
 
-    def _path(self, symbols: dict[Key, str]) -> Path:
-        key = f"{self.host}\n{source_hash('sim', 'isa')}\n{sorted(symbols.items())}"
+    def _path(self, what: str) -> Path:
+        key = f"{self.host}\n{source_hash('sim', 'isa')}\n{what}"
         return cache_folder() / f"engine-{hashlib.sha256(key.encode()).hexdigest()}.o"
 
-    def load(self, symbols: dict[Key, str]) -> dict[Key, int]:
-        """Addresses of handlers (key -> symbol) or of the issue loop (no symbols), from the cache or made now."""
-        path = self._path(symbols)
+    def load(self, functions: Mapping[str, tuple[Function, Mapping[str, Any]]], what: str) -> dict[str, int]:
+        """Addresses of functions by symbol: (template, what it is specialised with); from the cache under the name `what` or made now."""
+        path = self._path(what)
         code = read_entry(path)
         if code is None:
             unit = Unit()
-            for key, symbol in symbols.items():
-                unit.add(*handler(key), symbol)
-            for fn in () if symbols else LOOP:
-                unit.add(fn, name=f"engine_{fn.__name__}")
+            for symbol, (fn, bound) in functions.items():
+                unit.add(fn, bound, symbol)
             module = self.llvm.parse_assembly(unit.text())
             options = self.llvm.create_pipeline_tuning_options(speed_level=2)
             options.loop_vectorization = True
@@ -153,37 +169,48 @@ class Engine:
             write_entry(path, code)
         self.jit.add_object_file(self.llvm.ObjectFileRef.from_data(code))
         self.jit.finalize_object()
-        return {key: self.jit.get_function_address(symbol) for key, symbol in symbols.items()}
+        return {symbol: self.jit.get_function_address(symbol) for symbol in functions}
 
-    def begin(self) -> None:
+    def begin(self, mode: Mode = PLAIN) -> None:
         """Starts making the issue loop in a process of its own unless it is in the cache."""
-        if not self.loop and self.helper is None and not self._path({}).exists():
-            self.helper = subprocess.Popen([sys.executable, "-m", "rvgpu.sim.engine"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                           stderr=subprocess.DEVNULL)
+        if mode not in self.loops and self.helper is None and not self._path(f"loop {mode}").exists():
+            self.helper = subprocess.Popen([sys.executable, "-m", "rvgpu.sim.engine", *map(str, mode)], stdin=subprocess.DEVNULL,
+                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def core(self) -> dict[str, int]:
+    def core(self, mode: Mode = PLAIN) -> dict[str, int]:
         """Addresses of `run`, `drain` and `start_cta`."""
-        if not self.loop:
+        if mode not in self.loops:
             if self.helper is not None:
                 self.helper.wait()  # if it failed, the cache has nothing and the loop is made here
                 self.helper = None
-            self.load({})
-            self.loop = {fn.__name__: self.jit.get_function_address(f"engine_{fn.__name__}") for fn in LOOP}
-        return self.loop
+            bound = dict(zip(("CHECKED", "SEEDED"), mode, strict=True))
+            symbol = "engine_{}_" + "_".join(map(str, mode))
+            made = self.load({symbol.format(fn.__name__): (fn, bound) for fn in LOOP}, f"loop {mode}")
+            self.loops[mode] = {fn.__name__: made[symbol.format(fn.__name__)] for fn in LOOP}
+        return self.loops[mode]
 
-    def call(self, name: str, *args: Any) -> int:
+    def call(self, name: str, *args: Any, mode: Mode = PLAIN) -> int:
         """`run`, `drain` or `start_cta`: numbers pass as 64-bit, structures by reference."""
         types = [ctypes.c_void_p if isinstance(a, ctypes.Structure) else ctypes.c_int64 for a in args]
-        fn = ctypes.CFUNCTYPE(ctypes.c_int64, *types)(self.core()[name])
+        fn = ctypes.CFUNCTYPE(ctypes.c_int64, *types)(self.core(mode)[name])
         return int(fn(*(ctypes.addressof(a) if isinstance(a, ctypes.Structure) else a for a in args)))
 
     def handlers(self, wanted: set[Key]) -> dict[Key, int]:
         """Addresses of handlers; 0 for an element width that the row does not have. (row name, SEW index) will do for a key."""
-        kinds = {k: variant(Key(*k)) for k in sorted(wanted) if legal(BY_NAME[k[0]], k[1])}
+        return self._made(wanted, False)
+
+    def checks(self, wanted: set[Key]) -> dict[Key, int]:
+        """The same of the rules of checked mode."""
+        return self._made(wanted, True)
+
+    def _made(self, wanted: set[Key], checked: bool) -> dict[Key, int]:
+        kinds = {k: variant(Key(*k), checked) for k in sorted(wanted) if legal(BY_NAME[k[0]], k[1])}
         missing = {v: Key(*k) for k, v in reversed(kinds.items()) if v not in self.addresses}  # each by the first of its rows
         if missing:
-            made = self.load({key: f"h_{len(self.addresses) + n}" for n, key in enumerate(sorted(missing.values()))})
-            self.addresses |= {v: made[k] for v, k in missing.items()}
+            symbols = {f"h_{len(self.addresses) + n}": key for n, key in enumerate(sorted(missing.values()))}
+            made = self.load({symbol: specialisation(key, checked) for symbol, key in symbols.items()}, f"{checked} {sorted(symbols.items())}")
+            at = {key: made[symbol] for symbol, key in symbols.items()}
+            self.addresses |= {v: at[k] for v, k in missing.items()}
         return {k: self.addresses[kinds[k]] if k in kinds else 0 for k in wanted}
 
 
@@ -202,4 +229,4 @@ def engine() -> Engine:
 
 
 if __name__ == "__main__":
-    Engine().core()
+    Engine().core((int(sys.argv[1]), int(sys.argv[2])))

@@ -6,7 +6,8 @@ smallest e; ties: the warp that issued last, then the one longest without issue,
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import at_least, fill, imax, imin, later, ld64, most, most_of, sel, wrap, zero
+from rvgpu.isa.prims import at_least, fill, imax, imin, later, ld64, lshr, most, most_of, sel, wrap, zero
+from rvgpu.sim.check import start_shadow
 from rvgpu.sim.handlers import reshape
 from rvgpu.sim.memory import catch_up, l1_load, l1_store, record
 from rvgpu.sim.occupancy import class_cycles
@@ -51,6 +52,12 @@ U_NONE, U_VALU, U_EXP, U_LSU, U_MATRIX, U_TILE = range(6)
 # how an instruction goes through the issue loop: `other` is config, csr, atomics, jumps, traps
 K_ALU, K_LANES, K_MULTIPLY, K_MEMORY, K_CONFIG, K_OTHER = range(6)
 M_NONE, M_LOAD, M_STORE, M_VLOAD, M_VSTORE = range(5)
+CHECKED, SEEDED = 0, 0  # bound when loops of their own are made: checked mode, latencies of a seed
+
+
+def rule_of(w: Warp, g: Gpu) -> int:
+    """The address of checked mode's rule for the warp's next instruction."""
+    return ld64(g.checks + ((w.pc << 2) + w.sew) * 8)
 
 
 def call_handler(h: int, c: Core, w: Warp, r: Rec, g: Gpu) -> int:
@@ -331,6 +338,31 @@ def scalar_result(w: Warp, p: Plan, first: int, cause: int) -> int:
     return 0
 
 
+def scatter(x: int) -> int:
+    """A fixed mix of a number's bits (splitmix64's)."""
+    x = wrap((x ^ lshr(x, 30)) * -0x40A7_B892_E31B_1A47)
+    x = wrap((x ^ lshr(x, 27)) * -0x6B2F_B644_ECCE_EE15)
+    return x ^ lshr(x, 31)
+
+
+@apart
+def perturb(w: Warp, r: Rec, p: Plan, g: Gpu, e: int, pc: int) -> int:
+    """With a latency seed: what the instruction makes, the transfer that it started, and its warp's next issue come up to 63 cycles later,
+    often none, by a hash of the seed, the instruction, how often it ran, and the warp."""
+    h = scatter(wrap(g.seed * 0x1000_0001) ^ scatter(wrap((pc << 40) + (p.count << 8) + w.hart)))
+    slack = h & 63 if h & 0xC0 == 0 else h >> 8 & 3
+    if r.dst < 100:
+        for reg in range(r.dst, r.dst + p.dstspan):
+            w.first[reg] += slack
+            w.last[reg] += slack
+    if w.tokens != w.tokens_seen:
+        w.tokens_seen = w.tokens
+        w.token_last += slack
+        w.token_time[w.tokens & 63] = w.token_last
+    w.earliest = imax(w.earliest, e) + (h >> 16 & 63 if h & 0x300_0000 == 0 else 0)
+    return 0
+
+
 @apart
 def start_cta(c: Core, g: Gpu, t: int) -> int:
     """Gives the core the next CTA in grid order at time t; 0 when none is left."""
@@ -364,6 +396,7 @@ def start_cta(c: Core, g: Gpu, t: int) -> int:
         w.sew = 0
         w.lmul8 = 8
         w.tokens = 0
+        w.tokens_seen = 0
         w.token_last = 0
         w.fcsr = 0
         w.vstart = 0
@@ -376,6 +409,8 @@ def start_cta(c: Core, g: Gpu, t: int) -> int:
     c.stale = 1
     for i in range(16):
         c.bar_count[i] = 0
+    if CHECKED:
+        start_shadow(c, g)
     return 1
 
 
@@ -495,6 +530,10 @@ def step(c: Core, g: Gpu, limit: int) -> int:
             if code != GO_ON:
                 return code
             continue
+        if CHECKED:
+            fault = call_handler(rule_of(w, g), c, w, r, g)
+            if fault != OK:
+                return trap(c, w, r, g, e, fault)
         kind = p.kind
         pc = w.pc
         after = pc + p.halves
@@ -571,6 +610,8 @@ def step(c: Core, g: Gpu, limit: int) -> int:
             if traced != 0:
                 start = c.last_start if r.unit != U_NONE else e
                 record(g, r.pc, c.core, n, e, why, r.unit, start, start + (c.last_cost if r.unit != U_NONE or kind == K_MEMORY else 1))
+        if SEEDED:
+            perturb(w, r, p, g, e, pc)
         if w.pc < 0 and g.bare != 0:  # a jump to address 0 ends kernels only
             w.pc = pc
             w.fault_addr = 0
@@ -613,12 +654,18 @@ def walk(c: Core, g: Gpu, limit: int) -> int:
             give_turn(c)
         w = ptr(Warp, c.warps + n * WARP_BYTES)
         c.until = imin(t + SLICE, stop)
+        if SEEDED:
+            c.until = imin(t + (scatter(g.seed ^ t) & 255), stop)
         while t <= c.until:  # (a store can shorten the turn: guard.py)
             p = ptr(Plan, plan_of(c, w, g))
             r = ptr(Rec, g.recs + w.pc * REC_BYTES)
             t += 1
             fault = p.fault
             if p.entry != 0:
+                if CHECKED:
+                    fault = call_handler(rule_of(w, g), c, w, r, g)
+                    if fault != OK:
+                        return trap(c, w, r, g, t, fault)
                 after = w.pc + p.halves
                 p.count += 1
                 w.retired += 1

@@ -122,6 +122,8 @@ def _operands(d: Decoded) -> tuple[list[tuple[int, int]], tuple[int, int]]:
 def _imm(d: Decoded) -> int:
     if d.row.kind in SCALAR_FP_WIDE:
         return d.word >> 12 & 7
+    if d.row.fmt == "amo":
+        return d.word >> 25 & 3  # aq, rl
     return d.imm
 
 

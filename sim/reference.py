@@ -12,7 +12,7 @@ from typing import Any
 
 from rvgpu.isa.prims import PRIMS
 from rvgpu.isa.rows import BY_NAME
-from rvgpu.sim.engine import LOOP, handler, legal
+from rvgpu.sim.engine import LOOP, PLAIN, Mode, legal, specialisation
 from rvgpu.sim.program import Key
 from rvgpu.sim.state import Core, Gpu, Rec, Warp
 
@@ -43,25 +43,35 @@ class Reference:
     """Has the face of `Engine`; a handler's address is its number."""
 
     def __init__(self) -> None:
-        self.numbers: dict[Key, int] = {}
+        self.numbers: dict[tuple[Key, bool], int] = {}
         self.table: list[Callable[..., int]] = []
-        self.functions = {fn.__name__: specialise(fn, {"call_handler": self._handler}) for fn in LOOP}
+        self.loops: dict[Mode, dict[str, Callable[..., int]]] = {}
 
     def _handler(self, number: int, c: Core, w: Warp, r: Rec, g: Gpu) -> int:
         return self.table[number - 1](c, w, r, g)
 
-    def begin(self) -> None:
+    def begin(self, mode: Mode = PLAIN) -> None:
         pass
 
-    def core(self) -> dict[str, int]:
+    def core(self, mode: Mode = PLAIN) -> dict[str, int]:
+        if mode not in self.loops:
+            bound = {"call_handler": self._handler, "CHECKED": mode[0], "SEEDED": mode[1]}
+            self.loops[mode] = {fn.__name__: specialise(fn, bound) for fn in LOOP}
         return {}
 
     def handlers(self, wanted: set[Key]) -> dict[Key, int]:
-        for key in sorted(Key(*k) for k in wanted):
-            if key not in self.numbers and legal(BY_NAME[key.row], key.sew):
-                self.table.append(specialise(*handler(key)))
-                self.numbers[key] = len(self.table)
-        return {k: self.numbers.get(Key(*k), 0) for k in wanted}
+        return self._made(wanted, False)
 
-    def call(self, name: str, *args: Any) -> int:
-        return int(self.functions[name](*args))
+    def checks(self, wanted: set[Key]) -> dict[Key, int]:
+        return self._made(wanted, True)
+
+    def _made(self, wanted: set[Key], checked: bool) -> dict[Key, int]:
+        for key in sorted(Key(*k) for k in wanted):
+            if (key, checked) not in self.numbers and legal(BY_NAME[key.row], key.sew):
+                self.table.append(specialise(*specialisation(key, checked)))
+                self.numbers[key, checked] = len(self.table)
+        return {k: self.numbers.get((Key(*k), checked), 0) for k in wanted}
+
+    def call(self, name: str, *args: Any, mode: Mode = PLAIN) -> int:
+        self.core(mode)
+        return int(self.loops[mode][name](*args))

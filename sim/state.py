@@ -64,7 +64,7 @@ class Warp(ctypes.Structure):
                 ("mem_count", I64), ("fcsr", I64), ("macs", I64), ("bar", I64), ("tokens", I64), ("token_last", I64),
                 ("x", I64 * 32), ("f", I64 * 32), ("first", I64 * REGS), ("last", I64 * REGS), ("read", I64 * REGS),
                 ("cause", U8 * REGS), ("v", U8 * 4096), ("tmp", U8 * 8192),
-                ("ctl", I64 * 32), ("token_time", I64 * 64), ("rounding", I64 * 2),
+                ("ctl", I64 * 32), ("token_time", I64 * 64), ("rounding", I64 * 2), ("tokens_seen", I64),
                 # machine mode (sim/csr.py, sim/trap.py); `reserved` is 1 + the address of a reservation, 0: none
                 *((name, I64) for name in ("priv", "off", "mstatus", "mtvec", "mepc", "mcause", "mtval", "mscratch", "mie", "mcounteren",
                                            "mcountinhibit", "cycle_base", "instret_base", "retired", "reserved")), ("pmp", I64 * 32)]
@@ -103,6 +103,8 @@ class Gpu(ctypes.Structure):
                 # get a look (guard.py); `switched`: a unit has been off (csr.py)
                 *((name, I64) for name in ("base", "bare", "fair", "guard", "guard_size", "watch", "watch_size", "rewritten", "tohost", "htif",
                                            "switched", "reserved", "watched")),
+                # checked mode: its Check, and host addresses of rules, four for each record (by SEW); the seed of latencies
+                ("check", U64), ("checks", U64), ("seed", I64),
                 ("apart0", U8 * 128), ("next_cta", I64), ("end", I64), ("l2_hits", I64), ("l2_misses", I64), ("dram_last", I64),
                 ("dram_lines", I64), ("trace_n", I64), ("fault_core", I64), ("fault_warp", I64), ("code", I64),
                 ("stop", I64 * 1), ("parked", I64 * 1),

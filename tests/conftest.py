@@ -17,6 +17,14 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser):
     parser.addoption("--accept", action="store_true", help="write golden files instead of comparing with them")
+    parser.addoption("--sanitize", action="store_true", help="every simulated run of this process is in checked mode")
+
+
+def pytest_configure(config):
+    if config.getoption("--sanitize"):
+        from rvgpu.sim.device import Device
+
+        Device.sanitize = True
 
 
 @pytest.fixture

@@ -52,6 +52,8 @@ def _launch(q: argparse.ArgumentParser) -> None:
     q.add_argument("--out", metavar="PREFIX", help="write each result to PREFIXname.npy")
     q.add_argument("--seed", type=_natural, default=0)
     q.add_argument("--max-cycles", type=_natural)
+    q.add_argument("--sanitize", action="store_true", help="checked mode: undefined values, bounds, races, deadlock (docs/checked.md)")
+    q.add_argument("--latency-seed", type=_natural, metavar="N", help="vary every latency by this seed: results without races stay")
     q.add_argument("--trace", metavar="FILE.pftrace", help="write a Perfetto trace")
     q.add_argument("--json", action="store_true", help="one JSON object (docs/json.md) instead of the report")
 

@@ -1,0 +1,33 @@
+# Warp 1 waits for a transfer that warp 0 started.
+# kind: token
+# warp: 1
+  bnez a1, out
+  ld s2, 0(a0)
+  ld s3, 8(a0)
+  li s5, 2
+  bge a2, s5, out
+  li s0, 1
+  bnez a2, other
+  sd s2, 64(a3)
+  sd a4, 72(a3)
+  li t0, 4
+  sd t0, 80(a3)
+  li t0, 64
+  sd t0, 88(a3)
+  li t0, 64
+  sd t0, 96(a3)
+  li t0, 64
+  sd t0, 104(a3)
+  li t0, 0
+  sd t0, 112(a3)
+  li t0, 0
+  sd t0, 120(a3)
+  sd zero, 128(a3)
+  addi t1, a3, 136
+  amoswap.d s0, zero, (t1)
+  addi t1, a3, 144
+  amoswap.d zero, s0, (t1)
+  j out
+other: addi t1, a3, 144
+- amoswap.d zero, s0, (t1)  # <-- here
+out: jalr zero, ra, 0

@@ -1,0 +1,28 @@
+# A descriptor has one row more than the tensor.
+# kind: outside
+# warp: 0
+  bnez a1, out
+  bnez a2, out
+  ld s2, 0(a0)
+  ld s3, 8(a0)
+  sd s2, 64(a3)
+  sd a4, 72(a3)
+- li t0, 65
++ li t0, 64
+  sd t0, 80(a3)
+  li t0, 64
+  sd t0, 88(a3)
+  li t0, 64
+  sd t0, 96(a3)
+  li t0, 64
+  sd t0, 104(a3)
+  li t0, 0
+  sd t0, 112(a3)
+  li t0, 0
+  sd t0, 120(a3)
+  sd zero, 128(a3)
+  addi t1, a3, 136
+  amoswap.d s0, zero, (t1)  # <-- here
+  addi t1, a3, 144
+  amoswap.d zero, s0, (t1)
+out: jalr zero, ra, 0

@@ -1,0 +1,20 @@
+# tn is 16 but eight elements of B were loaded.
+# kind: agnostic
+# warp: 0
+  bnez a1, out
+  bnez a2, out
+  ld s2, 0(a0)
+  ld s3, 8(a0)
+  vsetivli zero, 16, e32, m1, ta, ma
+  vle32.v v8, (s2)
+- vsetivli zero, 8, e32, m1, ta, ma
+  addi s2, s2, 64
+  vle32.v v12, (s2)
+  li t0, 16
+  li t1, 1
+  sf.vsettnt zero, t0, e32, w1
+  sf.vsettm zero, t0
+  sf.vsettk zero, t1
+  sf.vtzero.t mt0
+  sf.mm.f.f mt0, v8, v12  # <-- here
+out: jalr zero, ra, 0

@@ -134,6 +134,8 @@ class _Function:
         self.loops: list[tuple[str, str]] = []
         self.group = -1  # the access group of the `lanes` loop around
         self.ended = False
+        self.depth = 0  # branches and loops around
+        self.assigned: dict[str, int] = {}  # at which depth a name became a pointer
         self.context = context
 
     def fail(self, node: ast.AST, message: str) -> TranslateError:
@@ -254,6 +256,8 @@ class _Function:
     def assign(self, target: ast.expr, value: V) -> None:
         if isinstance(target, ast.Name):
             if value.struct is not None or value.elem is not None:
+                if self.depth > self.assigned.setdefault(target.id, self.depth):
+                    raise self.fail(target, f"{target.id} would be one of two pointers from here on: choose between addresses instead")
                 self.vars[target.id] = value
                 return
             if target.id not in self.vars:
@@ -293,6 +297,14 @@ class _Function:
             return None if a is None or b is None else FOLD[type(node.op)](a, b)
         return None
 
+    def block(self, nodes: list[ast.stmt]) -> None:
+        """A branch, or what a loop repeats. A pointer that it names first is known in it only."""
+        self.depth += 1
+        self.body(nodes)
+        self.depth -= 1
+        for name in [n for n, depth in self.assigned.items() if depth > self.depth]:
+            del self.assigned[name], self.vars[name]
+
     def if_(self, node: ast.If) -> None:
         known = self.const_bool(node.test)
         if known is not None:
@@ -301,12 +313,12 @@ class _Function:
         then, other, end = self.names("then", "else", "end")
         self.branch(self.truth(node.test), then, other if node.orelse else end)
         self.label(then)
-        self.body(node.body)
+        self.block(node.body)
         if not self.ended:
             self.jump(end)
         if node.orelse:
             self.label(other)
-            self.body(node.orelse)
+            self.block(node.orelse)
             if not self.ended:
                 self.jump(end)
         self.out.append(f"{end}:")
@@ -318,7 +330,7 @@ class _Function:
         self.branch(self.truth(node.test), body, end)
         self.label(body)
         self.loops.append((head, end))
-        self.body(node.body)
+        self.block(node.body)
         self.loops.pop()
         if not self.ended:
             self.jump(head)
@@ -346,7 +358,7 @@ class _Function:
             self.group = self.unit.node("distinct !{}")
             parallel = self.unit.node(f'!{{!"llvm.loop.parallel_accesses", !{self.group}}}')
             loop = f", !llvm.loop !{self.unit.node(f'distinct !{{!{len(self.unit.meta)}, !{parallel}}}')}"
-        self.body(node.body)
+        self.block(node.body)
         self.group = outer
         self.loops.pop()
         if not self.ended:

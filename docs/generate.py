@@ -21,13 +21,13 @@ from rvgpu.isa.describe import groups_of, pattern  # noqa: E402
 from rvgpu.isa.gloss import gloss  # noqa: E402
 from rvgpu.isa.machine import load_machine, machine_names  # noqa: E402
 from rvgpu.isa.rows import FORMATS, ROWS  # noqa: E402
-from rvgpu.sim import control, issue, memory, occupancy, rounds  # noqa: E402
+from rvgpu.sim import control, issue, memory, occupancy, plan, rounds, scoreboard  # noqa: E402
 from rvgpu.sim.program import CLASSES, latency  # noqa: E402
 
 NOTE = "<!-- written by docs/generate.py (`make docs`): do not edit -->\n"
-COSTS = {getattr(issue, n): n.removeprefix("COST_").lower() for n in dir(issue) if n.startswith("COST_")}
-UNITS = {issue.U_NONE: "-", issue.U_VALU: "vector", issue.U_EXP: "exp", issue.U_LSU: "vector memory",
-         issue.U_MATRIX: "matrix", issue.U_TILE: "tile port"}
+COSTS = {getattr(plan, n): n.removeprefix("COST_").lower() for n in dir(plan) if n.startswith("COST_")}
+UNITS = {plan.U_NONE: "-", plan.U_VALU: "vector", plan.U_EXP: "exp", plan.U_LSU: "vector memory",
+         plan.U_MATRIX: "matrix", plan.U_TILE: "tile port"}
 
 
 def doc(fn: Callable[..., Any]) -> str:
@@ -44,11 +44,12 @@ def number(x: float) -> str:
 
 def timing() -> str:
     base = load_machine("base")
-    rules = [("Issue", issue.step), ("Operands", issue.operands), ("Units", issue.unit_cost), ("Vector classes", occupancy.class_cycles),
-             ("Results", issue.retire), ("Loads and stores", issue.memory_time), ("Data of loads", issue.moved), ("L1", memory.l1_load),
+    rules = [("Issue", issue.step), ("Operands", scoreboard.operands), ("Units", plan.unit_cost), ("Vector classes", occupancy.class_cycles),
+             ("Results", scoreboard.retire), ("Loads and stores", scoreboard.memory_time), ("Data of loads", scoreboard.moved),
+             ("L1", memory.l1_load),
              ("Stores", memory.l1_store), ("L2", memory.l2_line), ("Shared queues", memory.take), ("DMA", control.dma_go),
              ("DMA lines", control.dma_row), ("Waiting for DMA", control.dma_wait),
-             ("Barriers", control.barrier), ("Cores", rounds.run), ("End of a run", rounds.drain), ("Where the cycles went", issue.blame)]
+             ("Barriers", control.barrier), ("Cores", rounds.run), ("End of a run", rounds.drain), ("Where the cycles went", scoreboard.blame)]
     classes = [[n, UNITS[t.unit], COSTS[t.cost], latency(base, t), "yes" if t.chain else "no", t.cause] for n, t in CLASSES.items()]
     vector = [[f"`{n}`", c.what, COUNTS[c.counts] + (", longest" if c.longest else ""), c.like,
                *(number(x) for x in resolve(n, getattr(base.classes, n), base))] for n, c in VECTOR.items()]

@@ -15,7 +15,7 @@ import numpy as np
 from rvgpu.errors import EXIT_REJECTED, EXIT_SIM_FAULT, EXIT_USAGE, RvgpuError
 from rvgpu.isa.codec import decode, disasm
 from rvgpu.isa.machine import Machine
-from rvgpu.sim import issue
+from rvgpu.sim import plan
 from rvgpu.sim.check_state import F_FINDING
 from rvgpu.sim.checker import RED_ZONE, Checker
 from rvgpu.sim.dwarf import Lines, read_lines
@@ -57,6 +57,7 @@ from rvgpu.sim.state import (
     Warp,
 )
 from rvgpu.sim.trace import Trace, buffer
+from rvgpu.sim.turns import NEVER
 
 TRACE_EVENTS = 4_000_000
 THREADS = 2  # at most, on the host
@@ -230,7 +231,7 @@ class Device:
             w.tiles, w.operands = self._array(16 * te * te), self._array(32 * MM_WAITING * te)
             w.panel = self.warps[n - 1].panel if w.warp else self._array(16 * MM_WAITING * te + 1024)
         g.cores, g.ncores = ctypes.addressof(self.cores), m.gpu.cores
-        g.dram, g.dram_size, g.base, g.fair = int(self.memory.ctypes.data), len(self.memory), self.base, issue.NEVER
+        g.dram, g.dram_size, g.base, g.fair = int(self.memory.ctypes.data), len(self.memory), self.base, NEVER
         g.vlenb, g.te, g.timed, g.max_cycles = m.vector.vlen // 8, te, int(timing), self.limit
         g.l2, g.l2_sets, g.l2_oldest, g.l2_latency = self._cache(l2_sets), l2_sets, 4 * (m.l2.ways - 1), m.l2.latency_cycles
         g.l2_queue, g.dram_queue = self._queue(m.l2.bytes_per_cycle), self._queue(m.dram.bytes_per_cycle)
@@ -351,9 +352,9 @@ class Device:
             c.plans = ctypes.addressof(program.plans) + n * len(program.records) * PLAN_BYTES
             c.slot[:] = [max(start, at) for at in c.slot]
             self.engine.call("start_cta", c, g, start, mode=self.mode)
-            c.time = start + m.gpu.cta_dispatch_cycles if c.live else issue.NEVER
+            c.time = start + m.gpu.cta_dispatch_cycles if c.live else NEVER
         g.start = g.end = start
-        g.code, g.stop[0], g.parked[0], g.progress[:] = R_OK, issue.NEVER, sum(not c.live for c in self.cores), [0] * len(g.progress)
+        g.code, g.stop[0], g.parked[0], g.progress[:] = R_OK, NEVER, sum(not c.live for c in self.cores), [0] * len(g.progress)
         self._run()
         if g.code == R_OK and any(c.live for c in self.cores):
             g.code = R_DEADLOCK
@@ -442,8 +443,8 @@ class Device:
         def unit(n: int) -> float:
             return sum(c.busy[n] for c in self.cores) / total
 
-        busy = {"matrix": unit(issue.U_MATRIX), "vector": unit(issue.U_VALU), "exp": unit(issue.U_EXP), "memory": unit(issue.U_LSU),
-                "tile": unit(issue.U_TILE), "dma": sum(c.dma_busy for c in self.cores) / 256 / total,
+        busy = {"matrix": unit(plan.U_MATRIX), "vector": unit(plan.U_VALU), "exp": unit(plan.U_EXP), "memory": unit(plan.U_LSU),
+                "tile": unit(plan.U_TILE), "dma": sum(c.dma_busy for c in self.cores) / 256 / total,
                 "issue": instructions / (2 * total), "dram": g.dram_lines * 64 / (cycles * m.dram.bytes_per_cycle)}
         lines = self._program.counts() if self._program else {}
         return RunStats(cycles, instructions, sum(w.macs for w in self.warps), g.dram_lines * 64, busy,

@@ -33,9 +33,9 @@ from rvgpu.sim import (
     handlers_vector,
     handlers_wide,
     harts,
-    issue,
     rounds,
     trap,
+    turns,
 )
 from rvgpu.sim.check import rule, rule_binds
 from rvgpu.sim.program import Key
@@ -45,7 +45,7 @@ Function = Callable[..., Any]
 SEWS = (8, 16, 32, 64)
 HOMES = (handlers, csr, trap, handlers_atomic, handlers_vector, handlers_wide, handlers_fixed, handlers_moves, handlers_memory, handlers_matrix,
          handlers_tiles)
-LOOP = (rounds.run, rounds.drain, issue.start_cta, harts.run_harts)
+LOOP = (rounds.run, rounds.drain, turns.start_cta, harts.run_harts)
 Mode = tuple[int, int]  # of the issue loop: checked, latencies of a seed
 PLAIN: Mode = (0, 0)
 

@@ -1,6 +1,6 @@
 """Vector and matrix handlers in restricted Python. Tails and masked-off elements stay undisturbed.
 
-Register groups are aligned (issue.prepare refuses others), so operands of one element width are the same group or apart, and elementwise
+Register groups are aligned (plan.prepare refuses others), so operands of one element width are the same group or apart, and elementwise
 loops write in place; where widths differ or elements move, loops go through the warp's scratch row.
 """
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from rvgpu.isa.prims import imin
-from rvgpu.sim.issue import NEVER, SLICE, step, walk
+from rvgpu.sim.issue import SLICE, step, walk
 from rvgpu.sim.rounds import QUANTUM
 from rvgpu.sim.state import CORE_BYTES, R_DEADLOCK, R_OK, Core, Gpu
 from rvgpu.sim.translate import ptr
+from rvgpu.sim.turns import NEVER
 
 
 def run_harts(g: Gpu) -> int:

@@ -83,6 +83,8 @@ def place(w: Warp, r: Rec, p: Plan) -> int:
     fault = OK
     for k in range(r.nsrc):
         p.span[k] = imin(width(w, r, r.srckind[k]), REGS - r.src[k])
+        if r.srckind[k] == ROWS_OF_MM:
+            p.span[k] = 8 - (r.src[k] & 7)  # its rows stand within the eight
         if fits(w, r, r.src[k], r.srckind[k]) == 0:
             fault = F_OPERAND
     p.dstspan = 0

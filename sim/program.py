@@ -12,7 +12,7 @@ from rvgpu.isa.codec import Decoded, decode
 from rvgpu.isa.machine import Machine
 from rvgpu.isa.operands import ONE, TILE_OF_MM, operands
 from rvgpu.isa.rows import FORMATS, Row
-from rvgpu.sim import issue
+from rvgpu.sim import plan
 from rvgpu.sim.occupancy import REDUCTIONS
 from rvgpu.sim.state import CAUSE, FS_OFF, VS_OFF, Rec
 
@@ -28,31 +28,31 @@ class Timing:
     latency: str
     cause: str
     chain: bool = True
-    memory: int = issue.M_NONE
+    memory: int = plan.M_NONE
 
 
 T = Timing
 CLASSES = {
-    "alu": T(issue.U_NONE, issue.COST_ONE, "alu", "unit"), "mul": T(issue.U_NONE, issue.COST_ONE, "mul", "unit"),
-    "div": T(issue.U_NONE, issue.COST_ONE, "div", "unit"), "jump": T(issue.U_NONE, issue.COST_ONE, "alu", "unit"),
-    "branch": T(issue.U_NONE, issue.COST_ONE, "alu", "unit"), "csr": T(issue.U_NONE, issue.COST_ONE, "alu", "unit"),
-    "config": T(issue.U_NONE, issue.COST_ONE, "alu", "unit"), "fp": T(issue.U_NONE, issue.COST_ONE, "fp", "unit"),
-    "fdiv": T(issue.U_NONE, issue.COST_ONE, "fdiv", "unit"),
-    "load": T(issue.U_NONE, issue.COST_ONE, "alu", "data.l1", memory=issue.M_LOAD),
-    "store": T(issue.U_NONE, issue.COST_ONE, "alu", "data.l1", memory=issue.M_STORE),
-    "amo": T(issue.U_NONE, issue.COST_ONE, "alu", "data.l1"),
-    **{c: T(issue.U_VALU, issue.COST_CLASS, latency, "data.vector", chain) for names, latency, chain in (
+    "alu": T(plan.U_NONE, plan.COST_ONE, "alu", "unit"), "mul": T(plan.U_NONE, plan.COST_ONE, "mul", "unit"),
+    "div": T(plan.U_NONE, plan.COST_ONE, "div", "unit"), "jump": T(plan.U_NONE, plan.COST_ONE, "alu", "unit"),
+    "branch": T(plan.U_NONE, plan.COST_ONE, "alu", "unit"), "csr": T(plan.U_NONE, plan.COST_ONE, "alu", "unit"),
+    "config": T(plan.U_NONE, plan.COST_ONE, "alu", "unit"), "fp": T(plan.U_NONE, plan.COST_ONE, "fp", "unit"),
+    "fdiv": T(plan.U_NONE, plan.COST_ONE, "fdiv", "unit"),
+    "load": T(plan.U_NONE, plan.COST_ONE, "alu", "data.l1", memory=plan.M_LOAD),
+    "store": T(plan.U_NONE, plan.COST_ONE, "alu", "data.l1", memory=plan.M_STORE),
+    "amo": T(plan.U_NONE, plan.COST_ONE, "alu", "data.l1"),
+    **{c: T(plan.U_VALU, plan.COST_CLASS, latency, "data.vector", chain) for names, latency, chain in (
         ("vadd vint vcmp vmask vmove_s vnarrow vwide", "vector_int", True), ("vmul vwmul", "vector_mul", True),
         ("vfp vfw vcvt vwcvt vncvt vfest", "vector_fp", True), ("vdiv vfdiv vfdiv_f vfsqrt", "vector_div", True),
         ("vred vfred vfredm vfredo viota", "reduction", False), ("vslideup vslidedown vgather vgather_x vcompress", "permute", False),
         ("vmove_x", "vector_to_scalar", False), ("vmove_f", "vector_to_float", False)) for c in names.split()},
-    "vexp": T(issue.U_EXP, issue.COST_EXP, "exp", "data.exp"),
-    **{c: T(issue.U_LSU, issue.COST_CLASS, "alu", "data.l1", memory=issue.M_VLOAD)
+    "vexp": T(plan.U_EXP, plan.COST_EXP, "exp", "data.exp"),
+    **{c: T(plan.U_LSU, plan.COST_CLASS, "alu", "data.l1", memory=plan.M_VLOAD)
        for c in ("vload", "vstore", "vmem_strided", "vload_segment", "vstore_segment")},
-    "tload": T(issue.U_TILE, issue.COST_TILE, "alu", "data.matrix", False, issue.M_VLOAD),
-    "tstore": T(issue.U_TILE, issue.COST_TILE, "alu", "data.matrix", False, issue.M_VSTORE),
-    "tmove": T(issue.U_TILE, issue.COST_TILE, "vector_fp", "data.matrix", False),
-    "mm": T(issue.U_MATRIX, issue.COST_MM, "alu", "data.matrix", False),
+    "tload": T(plan.U_TILE, plan.COST_TILE, "alu", "data.matrix", False, plan.M_VLOAD),
+    "tstore": T(plan.U_TILE, plan.COST_TILE, "alu", "data.matrix", False, plan.M_VSTORE),
+    "tmove": T(plan.U_TILE, plan.COST_TILE, "vector_fp", "data.matrix", False),
+    "mm": T(plan.U_MATRIX, plan.COST_MM, "alu", "data.matrix", False),
 }
 FLOAT_CSRS = (0x001, 0x002, 0x003)
 SCALAR_FLOAT = ("fp2", "fma", "fsqrt", "fcmp", "fcvt_xf", "fcvt_fx", "fcvt_ff")  # kinds; vector rows say FP
@@ -162,8 +162,8 @@ def predecode(text: bytes, base: int, machine: Machine, code: Sequence[tuple[int
     for at, d in found.items():
         _fill(recs[at], d, machine, at + d.size // 2 >= n)
         exact = minds_fcsr(d.row) and (fcsr or _mode(d) not in (0, 7) and d.row.kind != "fcvt_xf")
-        if exact and recs[at].kind == issue.K_ALU:  # it may trap
-            recs[at].kind = issue.K_OTHER
+        if exact and recs[at].kind == plan.K_ALU:  # it may trap
+            recs[at].kind = plan.K_OTHER
         if recs[at].needs_vtype:
             for sew in range(4):
                 if reach[at] >> sew & 1:
@@ -205,14 +205,14 @@ TRAPPING = ("exception", "wfi", "fence", "fence_i")  # scalar instructions besid
 
 def _kind(row: Row, timing: Timing, last: bool) -> int:
     if row.cls == "config":
-        return issue.K_CONFIG
-    if timing.cost == issue.COST_MM:
-        return issue.K_MULTIPLY
+        return plan.K_CONFIG
+    if timing.cost == plan.COST_MM:
+        return plan.K_MULTIPLY
     if timing.memory:
-        return issue.K_MEMORY
+        return plan.K_MEMORY
     if timing.unit:
-        return issue.K_LANES
-    return issue.K_OTHER if last or row.cls in ("jump", "branch", "csr", "amo") or row.kind in TRAPPING else issue.K_ALU
+        return plan.K_LANES
+    return plan.K_OTHER if last or row.cls in ("jump", "branch", "csr", "amo") or row.kind in TRAPPING else plan.K_ALU
 
 
 def _fill(rec: Rec, d: Decoded, machine: Machine, last: bool) -> None:
@@ -239,8 +239,8 @@ def _fill(rec: Rec, d: Decoded, machine: Machine, last: bool) -> None:
 def _fill_timing(rec: Rec, row: Row, timing: Timing, dst: int, machine: Machine) -> None:
     rec.unit, rec.cost, rec.latency, rec.cause = timing.unit, timing.cost, latency(machine, timing), CAUSE[timing.cause]
     rec.chain, rec.mem = int(timing.chain), timing.memory
-    if timing.memory == issue.M_VLOAD and row.kind.startswith("vstore"):
-        rec.mem = issue.M_VSTORE
+    if timing.memory == plan.M_VLOAD and row.kind.startswith("vstore"):
+        rec.mem = plan.M_VSTORE
     if row.cls in VECTOR:
         rec.cls, rec.counts = INDEX[row.cls], VECTOR[row.cls].counts
         rec.eew = 0 if row.kind.endswith("indexed") else 1 if row.kind.endswith("_mask") else row.args.get("EEW", 0)
@@ -252,7 +252,7 @@ def _fill_timing(rec: Rec, row: Row, timing: Timing, dst: int, machine: Machine)
     if waits != "ordered":
         if dst < 64:
             rec.after = 0
-        elif rec.mem == issue.M_VLOAD:
+        elif rec.mem == plan.M_VLOAD:
             rec.after = 1 - machine.l1.hit_cycles
         elif waits == "all" and row.cls in REDUCTIONS:
             rec.after = 1

@@ -9,10 +9,11 @@ With two threads one takes the even turns and one the odd ones; a core that touc
 from __future__ import annotations
 
 from rvgpu.isa.prims import imax, imin, ld32, observe, publish, st32, wait_for
-from rvgpu.sim.issue import NEVER, SLICE, step, walk
+from rvgpu.sim.issue import SLICE, step, walk
 from rvgpu.sim.memory import DIRTY, SET_BYTES, WINDOW, catch_up, dram_moved, take_from
 from rvgpu.sim.state import CORE_BYTES, R_OK, Core, Gpu, Queue
 from rvgpu.sim.translate import address, ptr
+from rvgpu.sim.turns import NEVER
 
 QUANTUM = 60  # at most the L2's latency: what a core asks of L2 in a round comes after it
 

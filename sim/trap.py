@@ -34,7 +34,7 @@ from rvgpu.sim.translate import apart, ptr
 
 BREAK = 0  # bound
 GO_ON = -1
-M_LOAD, M_VLOAD = 1, 3  # issue.M_LOAD, issue.M_VLOAD
+M_LOAD, M_VLOAD = 1, 3  # plan.M_LOAD, plan.M_VLOAD
 WFI_CYCLES = 64
 C_UNIT, C_IDLE = CAUSE["unit"], CAUSE["idle"]
 CONTROL = 0x0200_0000

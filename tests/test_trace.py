@@ -9,9 +9,8 @@ import pytest
 
 from rvgpu.runtime.inputs import random_inputs
 from rvgpu.runtime.kernel import Kernel, load_file
-from rvgpu.sim import issue
 from rvgpu.sim.control import UNIT_DMA
-from rvgpu.sim.state import CAUSES
+from rvgpu.sim.state import CAUSE, CAUSES
 from rvgpu.sim.trace import SEQUENCE, UNIT_NAMES, Slice, Trace
 
 pb = pytest.importorskip("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
@@ -104,7 +103,7 @@ def test_unit_slices_sum_to_the_run_s_busy_cycles(traced):
     core_cycles = 8 * r.cycles
     for name, key in (("matrix", "matrix"), ("vector", "vector"), ("exp", "exp"), ("vector memory", "memory"), ("tile port", "tile")):
         assert total[name] == round(r.raw.busy[key] * core_cycles), name
-    instructions = sum(s.name not in issue.CAUSE for t, ss in read(path).items() if " warp " in t for s in ss)
+    instructions = sum(s.name not in CAUSE for t, ss in read(path).items() if " warp " in t for s in ss)
     assert r.raw.instructions * 0.5 < instructions <= r.raw.instructions
 
 

@@ -1,0 +1,168 @@
+"""Turns: which of a core's warps issues next, and the CTAs that a core takes, in restricted Python.
+
+Of the warps' next instructions the one that can issue first goes first; ties: the warp that issued last, then the one longest without issue, then
+the lowest number.
+"""
+
+from __future__ import annotations
+
+from rvgpu.isa.prims import imax, imin, sel, zero
+from rvgpu.sim.check import start_shadow
+from rvgpu.sim.handlers import reshape
+from rvgpu.sim.memory import catch_up
+from rvgpu.sim.plan import U_VALU, plan_of
+from rvgpu.sim.scoreboard import operands
+from rvgpu.sim.state import CAUSE, DONE, R_LIMIT, R_OK, REC_BYTES, REGS, RUN, UNITS, WARP_BYTES, Core, Gpu, Plan, Rec, Warp
+from rvgpu.sim.translate import address, apart, ptr
+
+NEVER = 1 << 60
+C_DISPATCH = CAUSE["dispatch"]
+CHECKED = 0  # bound when loops of their own are made: checked mode
+
+
+@apart
+def start_cta(c: Core, g: Gpu, t: int) -> int:
+    """Gives the core the next CTA in grid order at time t; 0 when none is left."""
+    if g.next_cta >= g.ncta:
+        return 0
+    cta = g.next_cta
+    g.next_cta += 1
+    for n in range(c.nwarps):
+        w = ptr(Warp, c.warps + n * WARP_BYTES)
+        zero(address(w.x), 32 * 8)
+        zero(address(w.f), 32 * 8)
+        zero(address(w.first), REGS * 8)
+        zero(address(w.last), REGS * 8)
+        zero(address(w.read), REGS * 8)
+        w.state = RUN
+        w.pc = g.entry
+        w.earliest = t + g.dispatch
+        w.why = C_DISPATCH
+        c.ready[n] = -1
+        w.cta = cta
+        w.ctas = g.ncta
+        w.x[10] = g.args
+        w.x[11] = cta
+        w.x[12] = n
+        w.x[13] = 0x0200_0000 + (n << 12)
+        w.x[14] = 0x1000_0000
+        w.x[2] = g.stack - (c.core * 16 + n) * 36864
+        w.vill = 1
+        w.vl = 0
+        w.vtype = -9223372036854775808
+        w.sew = 0
+        w.lmul8 = 8
+        w.tokens = 0
+        w.tokens_seen = 0
+        w.token_last = 0
+        w.fcsr = 0
+        w.vstart = 0
+        w.vxrm = 0
+        w.vxsat = 0
+        w.tm = 0
+        w.tk = 0
+        reshape(w)
+    c.live = c.nwarps
+    c.stale = 1
+    for i in range(16):
+        c.bar_count[i] = 0
+    if CHECKED:
+        start_shadow(c, g)
+    return 1
+
+
+def find_ready(c: Core, n: int, g: Gpu) -> int:
+    w = ptr(Warp, c.warps + n * WARP_BYTES)
+    c.ready[n] = NEVER
+    c.ready_unit[n] = 0
+    if w.state == RUN:
+        p = ptr(Plan, plan_of(c, w, g))
+        c.ready[n] = operands(w, ptr(Rec, g.recs + w.pc * REC_BYTES), p)
+        c.ready_unit[n] = p.unit
+    return 0
+
+
+def issue_time(c: Core, n: int) -> int:
+    """The earliest cycle for the next instruction of warp n, whose operands are known."""
+    u = c.ready_unit[n]
+    return imax(c.ready[n], imax(c.slot[sel(u, 1, 0)], c.room[u]))
+
+
+@apart
+def choose(c: Core, g: Gpu) -> int:
+    """The issue time of the warp that issues next, which stands at `turn` in `line`; notes per unit in `rival` when the first of the other warps
+    is ready."""
+    for n in range(c.nwarps):
+        if c.ready[n] < 0:
+            find_ready(c, n, g)
+    c.stale = 0
+    end = c.nwarps - 1
+    best = NEVER
+    at = 0
+    for k in range(end):
+        e = issue_time(c, c.line[k])
+        at = sel(e < best, k, at)
+        best = imin(e, best)
+    last = issue_time(c, c.line[end])
+    at = sel(last <= best, end, at)
+    c.turn = at
+    for u in range(UNITS):
+        c.rival[u] = NEVER
+    for k in range(end + 1):
+        if k != at:
+            n = c.line[k]
+            u = c.ready_unit[n]
+            c.rival[u] = imin(c.rival[u], c.ready[n])
+    return imin(best, last)
+
+
+def others(c: Core) -> int:
+    """The earliest cycle for an instruction of another warp."""
+    t = NEVER
+    for u in range(U_VALU, UNITS):
+        t = imin(t, imax(c.rival[u], c.room[u]))
+    return imin(imax(t, c.slot[1]), imax(c.rival[0], c.slot[0]))
+
+
+def give_turn(c: Core) -> int:
+    """Moves the warp at `turn` to the end of `line`, which holds the warps in order of issue."""
+    n = c.line[c.turn]
+    for k in range(c.turn, c.nwarps - 1):
+        c.line[k] = c.line[k + 1]
+    c.line[c.nwarps - 1] = n
+    return n
+
+
+def take_back(c: Core) -> int:
+    """Undoes giving the turn to the first in line."""
+    n = c.line[c.nwarps - 1]
+    for k in range(1, c.nwarps):
+        c.line[c.nwarps - k] = c.line[c.nwarps - k - 1]
+    c.line[0] = n
+    return 0
+
+
+@apart
+def finish(c: Core, w: Warp, g: Gpu, e: int) -> int:
+    """The warp returned: with the last one its CTA ends, and the core takes another one. 1 when none is left."""
+    if c.must != 0:
+        catch_up(c, g)
+    w.state = DONE
+    w.pc = 0
+    c.live -= 1
+    g.end = imax(g.end, imax(e, w.token_last))
+    if c.live == 0:
+        if start_cta(c, g, imax(e + 1, w.token_last)) == 0:
+            c.time = NEVER
+            return 1
+    return 0
+
+
+def pause(c: Core, g: Gpu, e: int, limit: int) -> int:
+    """The next instruction issues after the core's turn; or after the last cycle of the run."""
+    c.stale = 1
+    c.time = e
+    if e > limit:
+        return R_OK
+    c.fault_warp = c.line[c.turn]
+    return R_LIMIT

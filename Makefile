@@ -10,6 +10,7 @@ help:
 	@echo "make docs    docs/timing.md and docs/isa.md from the code"
 	@echo "make cases   every zoo case that must pass its check, on four machines"
 	@echo "make fuzz MINUTES=n  random instructions against QEMU at every VLEN (needs Debian's qemu-user)"
+	@echo "make malformed  10,000 damaged files and 10,000 texts of random bytes through rvgpu sim"
 	@echo "make bench   simulated cycles of the benchmark kernels into benchmarks/results.txt"
 	@echo "make bench-host  host speed: compile, engine, simulated instructions per second (varies with load)"
 
@@ -42,7 +43,10 @@ MINUTES := 4
 fuzz: $(STAMP)
 	$(PY) -m tests.qemu_judge --minutes $(MINUTES)
 
+malformed: $(STAMP)
+	RVGPU_CASES=10000 $(PY) -m pytest -n 2 -m slow tests/test_malformed.py
+
 cases: $(STAMP)
 	$(PY) benchmarks/cases.py
 
-.PHONY: help demo test check bench bench-host docs cases fuzz
+.PHONY: help demo test check bench bench-host docs cases fuzz malformed

@@ -260,7 +260,7 @@ class Device:
         if self.top > len(self.memory):
             raise RvgpuError("E605", f"the image and the stacks need {self.top} bytes, the device has {len(self.memory)}", exit_code=EXIT_SIM_FAULT)
         if self.checker is not None:
-            self.checker.program(len(image.data), self.top - stacks, self.top)
+            self.checker.program(max(image.size, len(image.data)), self.top - stacks, self.top)
         return self.place(image, (), ())
 
     def place(self, image: Image, code: Sequence[tuple[int, int, bool]], starts: Collection[int]) -> Program:

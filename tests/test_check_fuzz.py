@@ -7,6 +7,8 @@ when nothing was undefined at the start, nothing is at the end.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ from rvgpu.sim.device import Device
 from rvgpu.sim.elf import BASE
 from rvgpu.sim.engine import engine
 from rvgpu.sim.program import VECTOR_CLASSES, _operands
-from tests.qemu_judge import CONTROL, MEM, SIM_END, STATE, Case, Vtype, build, draw_case, elf, prepare
+from tests.qemu_judge import CONTROL, MEM, SIM_END, STATE, Case, build, draw_case, elf, prepare
 
 CASES, LENGTH = 40, 4
 # an undefined index or mask ends the run with a finding, which tests/bugs is about
@@ -46,14 +48,6 @@ def run(cases: list[Case], vlen: int, blobs: list[bytes], holes: np.ndarray) -> 
     return dev.memory[at:at + n].copy(), after
 
 
-class Agnostic(Vtype):
-    """With both policies agnostic."""
-
-    @property
-    def text(self) -> str:
-        return super().text.replace("tu, mu", "ta, ma")
-
-
 def aligned(word: int) -> int:
     """The offset of a scalar access suits its size."""
     d = decode(word)
@@ -66,9 +60,11 @@ def aligned(word: int) -> int:
 def drawn(seed: int, vlen: int, agnostic: bool) -> list[Case]:
     cases = [draw_case(seed + n, vlen, ROWS_HERE, LENGTH) for n in range(CASES)]
     for c in cases:
+        c.vtype = replace(c.vtype, policy="tu, mu")
+    for c in cases:
         c.words = [aligned(x) for x in c.words]
         if agnostic:
-            c.vtype = Agnostic(c.vtype.sew, c.vtype.lmul, c.vtype.avl)
+            c.vtype = replace(c.vtype, policy="ta, ma")
     return cases
 
 

@@ -82,14 +82,14 @@ def whole_blob(c: Case, vlen: int) -> bytes:
 def visible(c: Case, vlen: int, each: int) -> np.ndarray:
     """Which bytes of a case's data say all that is known of them. A mask register's bits do not once they are taken as bytes, one of which counts
     as defined when any of its bits is: what is made of those is left out."""
-    out, state, coarse = np.ones(each, bool), STATE + 4 * vlen, set()
+    out, state, coarse, stored = np.ones(each, bool), STATE + 4 * vlen, set(), False
     for d in filter(None, map(decode, c.words)):
         sources, dst = _operands(d)[:2]
         as_masks = d.row.kind.startswith(("vmask", "vmset", "vcpop", "vfirst", "viota"))
         read = {reg + n for reg, _ in sources if reg >= 64 and not as_masks for n in range(1 if reg == 64 and not d.vm else 16)}
         if coarse & read - ({64} if not d.vm else set()):
             if d.row.kind.startswith("vstore"):
-                out[2 * state:] = False
+                stored = True
             if dst[0] < 64:
                 out[state:state + STATE] = False
             else:
@@ -97,7 +97,13 @@ def visible(c: Case, vlen: int, each: int) -> np.ndarray:
         if d.row.kind.startswith(MASK_WRITERS):
             coarse.add(64 + d.rd)
         if d.row.kind.startswith(("vstore_whole", "vmvr")) and coarse & {64 + d.rd + n for n in range(8)}:
-            out[2 * state:] = False
+            stored = True
+        if stored and d.row.kind.startswith("vload"):
+            coarse |= {64 + d.rd + n for n in range(16)}
+        if stored and d.row.kind in ("load", "fload", "amo"):
+            out[state:state + STATE] = False
+    if stored:
+        out[2 * state:] = False
     out[state + 384:state + STATE] = False  # sticky flags of control registers are not followed
     for reg in coarse:
         first = state + STATE + (reg - 64) * (vlen // 8)

@@ -106,8 +106,7 @@ def latest(order: int, way: int) -> int:
 @apart
 def catch_up(c: Core, g: Gpu) -> int:
     """Before a core touches what cores share: waits until all turns before its own are over (sim/rounds.py)."""
-    other = 16 - 16 * (c.must & 1)
-    wait_for(address(g.progress) + 8 * other, c.must, g.sched_yield)
+    wait_for(address(g.progress) + 8 * (16 - 16 * (c.core & 1)), c.must, g.sched_yield)
     c.must = 0
     return 0
 

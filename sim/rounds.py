@@ -2,13 +2,13 @@
 
 A core's turn goes on until its next instruction issues after the round's last cycle. Turns are numbered through all rounds; what cores share
 (L2, DRAM, the CTAs that are left) is used in order of turns, so that a run's cycles do not depend on how many host threads take the turns.
-With two threads one takes the even turns and one the odd ones; a core that touches shared state first waits for all turns before its own
+With two threads one takes the even cores and one the odd ones; a core that touches shared state first waits for all turns before its own
 (memory.catch_up), and most turns need none of it. CTAs are independent, so their data need no order.
 """
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import imax, imin, ld32, observe, publish, st32, wait_for
+from rvgpu.isa.prims import imax, imin, ld32, observe, publish, st32
 from rvgpu.sim.issue import SLICE, step, walk
 from rvgpu.sim.memory import DIRTY, SET_BYTES, WINDOW, catch_up, dram_moved, take_from
 from rvgpu.sim.state import CORE_BYTES, R_OK, Core, Gpu, Queue
@@ -22,27 +22,25 @@ def run(g: Gpu, thread: int) -> int:
     """One host thread's turns of a launch, until no core has anything to run or one has faulted, as `code` says."""
     n = g.ncores
     quantum = NEVER if n == 1 else QUANTUM if g.timed != 0 else 100 * SLICE
-    turn = thread
+    first = 0  # turn of the round
     core = thread
     limit = g.start + quantum
-    while observe(address(g.parked)) < n and turn <= observe(address(g.stop)):
-        while core >= n:
-            core -= n
-            limit += quantum
+    while observe(address(g.parked)) < n and first + core <= observe(address(g.stop)):
         c = ptr(Core, g.cores + core * CORE_BYTES)
-        if turn >= n and g.threads > 1:  # the core's turn before this one may be the other thread's
-            wait_for(address(g.progress) + 8 * (16 - 16 * thread), turn - n + 1, g.sched_yield)
         if c.time <= limit:
-            c.must = turn if g.threads > 1 else 0
+            c.must = first + core if g.threads > 1 else 0
             code = step(c, g, imin(limit, NEVER - 1)) if g.timed != 0 else walk(c, g, imin(limit, NEVER - 1))
             if code != R_OK or c.time == NEVER:
                 if c.must != 0:
                     catch_up(c, g)
-                ended(c, g, code, turn)
+                ended(c, g, code, first + core)
             c.must = 0
         core += g.threads
-        turn += g.threads
-        publish(address(g.progress) + 8 * 16 * thread, turn)
+        if core >= n:
+            core = thread
+            first += n
+            limit += quantum
+        publish(address(g.progress) + 8 * 16 * thread, first + core)  # the next turn: all before it are over
     publish(address(g.progress) + 8 * 16 * thread, NEVER)
     return R_OK
 

@@ -37,7 +37,7 @@ docs: $(STAMP)
 	$(PY) docs/generate.py
 
 bench-host: $(STAMP)
-	$(PY) benchmarks/host.py
+	$(PY) -m benchmarks.host
 
 MINUTES := 4
 fuzz: $(STAMP)

@@ -741,7 +741,7 @@ again:
   br i1 %there, label %done, label %not
 not:
   %n1 = add i64 %n, 1
-  %low = and i64 %n1, 1023
+  %low = and i64 %n1, 131071
   %long = icmp eq i64 %low, 0
   br i1 %long, label %rest, label %more
 rest:

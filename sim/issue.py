@@ -31,6 +31,34 @@ def call_handler(h: int, c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 
 @apart
+def seldom(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, e: int, why: int) -> int:
+    """What changes more than registers and memory: configuration, control registers, atomics, jumps. Returns whether it takes a slot, -1 for a
+    fault."""
+    after = w.pc + p.halves
+    shape = w.shape
+    w.now = e
+    w.next = after
+    w.earliest = e
+    w.why = C_UNIT
+    fault = call_handler(p.entry, c, w, r, g)
+    if fault == OK and w.next >= g.nrecs:
+        fault = F_JUMP
+        w.fault_addr = g.text + 2 * w.next
+    if fault != OK:
+        w.why = why
+        w.fault = fault
+        return -1
+    if w.next != after:
+        w.earliest = imax(w.earliest, e + 1 + g.branch)
+    w.pc = w.next
+    if p.kind == K_CONFIG and w.shape == shape:
+        p.free += 1
+        return 0
+    scalar_result(w, p, e + r.latency, r.cause)
+    return 1
+
+
+@apart
 def step(c: Core, g: Gpu, limit: int) -> int:
     """One core. A cycle has one vector slot (vector, matrix and vector-memory instructions) and one scalar slot (all others); an instruction
     takes its slot for one cycle, and a warp may use both in one cycle. A unit takes work into a queue of `queue_entries` beside what it runs.
@@ -115,29 +143,12 @@ def step(c: Core, g: Gpu, limit: int) -> int:
             w.earliest = e
             w.pc = after
         else:
-            shape = w.shape
-            w.now = e
-            w.next = after
-            w.earliest = e
-            w.why = C_UNIT
-            fault = call_handler(p.entry, c, w, r, g)
-            if fault == OK and w.next >= g.nrecs:
-                fault = F_JUMP
-                w.fault_addr = g.text + 2 * w.next
-            if fault != OK:
-                w.why = why
-                code = trap(c, w, r, g, e, fault)
+            slot = seldom(c, w, r, p, g, e, why)
+            if slot < 0:
+                code = trap(c, w, r, g, e, w.fault)
                 if code != GO_ON:
                     return code
                 continue
-            if kind == K_CONFIG and w.shape == shape:
-                p.free += 1
-                slot = 0
-            else:
-                scalar_result(w, p, e + r.latency, r.cause)
-            if w.next != after:
-                w.earliest = imax(w.earliest, e + 1 + g.branch)
-            w.pc = w.next
         p.count += 1
         w.retired += 1
         if slot != 0:

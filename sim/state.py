@@ -78,9 +78,10 @@ class Core(ctypes.Structure):
                 ("l1_hits", I64), ("l1_misses", I64),
                 ("core", I64), ("last_start", I64), ("last_cost", I64),
                 # per warp: when the operands of its next instruction are there (-1: not known yet), and its unit; when the scalar and the
-                # vector slot are free; per unit: when its queue has room, when the first other warp that wants it is ready (`stale`: not
-                # known), how often it took work; the warps, longest without issue first
-                ("ready", I64 * 32), ("ready_unit", I64 * 32), ("slot", I64 * 2), ("room", I64 * UNITS), ("rival", I64 * UNITS), ("stale", I64),
+                # vector slot are free; per unit: when its queue has room, when the first other warp that wants it is ready (of the vector
+                # units: `vector_rival`; `stale`: not known), how often it took work; the warps, longest without issue first
+                ("ready", I64 * 32), ("ready_unit", I64 * 32), ("slot", I64 * 2), ("room", I64 * UNITS), ("rival", I64 * UNITS),
+                ("vector_rival", I64), ("stale", I64),
                 ("taken", I64 * UNITS), ("line", I64 * 32), ("turn", I64),
                 # the turn (sim/rounds.py) that this core has, when it still has to wait for the turns before it; the warp that faulted
                 ("must", I64), ("fault_warp", I64), ("until", I64)]

@@ -108,16 +108,21 @@ def choose(c: Core, g: Gpu) -> int:
     c.turn = at
     for u in range(UNITS):
         c.rival[u] = NEVER
+    c.vector_rival = NEVER
     for k in range(end + 1):
         if k != at:
             n = c.line[k]
             u = c.ready_unit[n]
             c.rival[u] = imin(c.rival[u], c.ready[n])
+            if u != 0:
+                c.vector_rival = imin(c.vector_rival, c.ready[n])
     return imin(best, last)
 
 
 def others(c: Core) -> int:
     """The earliest cycle for an instruction of another warp."""
+    if c.vector_rival == NEVER:
+        return imax(c.rival[0], c.slot[0])
     t = NEVER
     for u in range(U_VALU, UNITS):
         t = imin(t, imax(c.rival[u], c.room[u]))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import (
-    clz,
+from rvgpu.isa.prims import clz, imax, lshr, sel, trunc, wrap
+from rvgpu.isa.prims_float import (
     d_add,
     d_fma,
     d_mul,
@@ -20,18 +20,13 @@ from rvgpu.isa.prims import (
     f_sqrt,
     f_sub,
     f_unordered,
-    imax,
-    lshr,
-    sel,
-    trunc,
-    wrap,
 )
-from rvgpu.isa.prims import f_add as host_add
-from rvgpu.isa.prims import f_div as host_div
-from rvgpu.isa.prims import f_sqrt as host_sqrt
-from rvgpu.isa.prims import f_sub as host_sub
-from rvgpu.isa.prims import f_to_i as host_to_int
-from rvgpu.isa.prims import i_to_f as host_of_int
+from rvgpu.isa.prims_float import f_add as host_add
+from rvgpu.isa.prims_float import f_div as host_div
+from rvgpu.isa.prims_float import f_sqrt as host_sqrt
+from rvgpu.isa.prims_float import f_sub as host_sub
+from rvgpu.isa.prims_float import f_to_i as host_to_int
+from rvgpu.isa.prims_float import i_to_f as host_of_int
 from rvgpu.isa.softfloat import DZ, NV, NX, OF
 
 W = 32  # bound

@@ -3,7 +3,28 @@
 from __future__ import annotations
 
 from rvgpu.isa.prims import bswap as _bswap
-from rvgpu.isa.prims import clz, cpop, ctz, imax, imin, lshr, mulh, mulhsu, mulhu, sdiv, sel, sext, srem, trunc, udiv, ult, umax, umin, urem, wrap
+from rvgpu.isa.prims import (
+    clz,
+    cpop,
+    ctz,
+    imax,
+    imin,
+    lshr,
+    mulh,
+    mulhsu,
+    mulhu,
+    sdiv,
+    sel,
+    sext,
+    srem,
+    trunc,
+    udiv,
+    ult,
+    umax,
+    umin,
+    urem,
+    wrap,
+)
 
 W = 32  # bound
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rvgpu.isa.prims import apart, clz, f_flags, f_mode, f_raise, imax, imin, lshr, mulhu, sel, ult, wrap
-from rvgpu.isa.prims import f_add as host_add
-from rvgpu.isa.prims import f_cvt as host_convert
-from rvgpu.isa.prims import f_div as host_div
-from rvgpu.isa.prims import f_fma as host_fma
-from rvgpu.isa.prims import f_mul as host_mul
-from rvgpu.isa.prims import f_sqrt as host_sqrt
-from rvgpu.isa.prims import f_sub as host_sub
+from rvgpu.isa.prims import apart, clz, imax, imin, lshr, mulhu, sel, ult, wrap
+from rvgpu.isa.prims_float import f_add as host_add
+from rvgpu.isa.prims_float import f_cvt as host_convert
+from rvgpu.isa.prims_float import f_div as host_div
+from rvgpu.isa.prims_float import f_flags, f_mode, f_raise
+from rvgpu.isa.prims_float import f_fma as host_fma
+from rvgpu.isa.prims_float import f_mul as host_mul
+from rvgpu.isa.prims_float import f_sqrt as host_sqrt
+from rvgpu.isa.prims_float import f_sub as host_sub
 
 RNE, RTZ, RDN, RUP, RMM, ODD = 0, 1, 2, 3, 4, 5  # (round to odd is no mode of fcsr)
 NX, UF, OF, DZ, NV = 1, 2, 4, 8, 16

@@ -6,27 +6,8 @@ Every handler is `h(c, w, r, g) -> fault code`. Names in capitals are bound when
 from __future__ import annotations
 
 from rvgpu.isa.meaning import NAN_OF_32
-from rvgpu.isa.prims import (
-    f_cvt,
-    f_sqrt,
-    f_to_i,
-    i_to_f,
-    imax,
-    imin,
-    ld8,
-    ld16,
-    ld32,
-    ld64,
-    lshr,
-    sext,
-    st8,
-    st16,
-    st32,
-    st64,
-    trunc,
-    ult,
-    wrap,
-)
+from rvgpu.isa.prims import imax, imin, ld8, ld16, ld32, ld64, lshr, sext, st8, st16, st32, st64, trunc, ult, wrap
+from rvgpu.isa.prims_float import f_cvt, f_sqrt, f_to_i, i_to_f
 from rvgpu.sim.control import control_load, control_store
 from rvgpu.sim.guard import may_store
 from rvgpu.sim.state import F_CONTROL, F_JUMP, F_MEMORY, F_VTYPE, OK, REC_BYTES, Core, Gpu, Rec, Warp

@@ -6,7 +6,7 @@ the plain handlers, which round to nearest even and leave flags alone.
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import f_context, f_leave
+from rvgpu.isa.prims_float import f_context, f_leave
 from rvgpu.sim.state import F_ILLEGAL, OK, Core, Gpu, Rec, Warp
 from rvgpu.sim.translate import address
 

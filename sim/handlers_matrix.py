@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import copy, f_cvt, imin, ld8, ld16, ld32, mm_block, mm_one, sext, st32, zero
+from rvgpu.isa.prims import copy, imin, ld8, ld16, ld32, sext, st32, zero
+from rvgpu.isa.prims_float import f_cvt, mm_block, mm_one
 from rvgpu.sim.handlers import host, vreg
 from rvgpu.sim.state import F_MEMORY, F_TILE, F_VTYPE, MM_WAITING, OK, Core, Gpu, Rec, Warp
 from rvgpu.sim.translate import apart, lanes

@@ -6,7 +6,8 @@ may have any number, of 16 and 64 bits an even one, of 32 bits a multiple of fou
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import f_add, f_cvt, f_mul, imax, imin, ld8, ld32, ld64, mm_pairs, sel, st32, st64, zero
+from rvgpu.isa.prims import imax, imin, ld8, ld32, ld64, sel, st32, st64, zero
+from rvgpu.isa.prims_float import f_add, f_cvt, f_mul, mm_pairs
 from rvgpu.sim.handlers import host, vreg
 from rvgpu.sim.handlers_matrix import settle, tile_of, vtzero
 from rvgpu.sim.handlers_vector import ldb, stb

@@ -7,21 +7,7 @@ loops write in place; where widths differ or elements move, loops go through the
 from __future__ import annotations
 
 from rvgpu.isa.meaning import NAN_OF_32, mask_bit
-from rvgpu.isa.prims import (
-    copy,
-    cpop,
-    imin,
-    ld8,
-    ld16,
-    ld32,
-    ld64,
-    sel,
-    st8,
-    st16,
-    st32,
-    st64,
-    trunc,
-)
+from rvgpu.isa.prims import copy, cpop, imin, ld8, ld16, ld32, ld64, sel, st8, st16, st32, st64, trunc
 from rvgpu.sim.handlers import set_x, vreg
 from rvgpu.sim.state import OK, Core, Gpu, Rec, Warp
 from rvgpu.sim.translate import address, lanes

@@ -6,7 +6,8 @@ Sources are read before the destination is written, through the scratch row: gro
 from __future__ import annotations
 
 from rvgpu.isa.meaning import mask_bit
-from rvgpu.isa.prims import copy, f_cvt, f_fma, f_to_i, i_to_f, ld16, ld32, sel, sext, st32, trunc
+from rvgpu.isa.prims import copy, ld16, ld32, sel, sext, st32, trunc
+from rvgpu.isa.prims_float import f_cvt, f_fma, f_to_i, i_to_f
 from rvgpu.sim.handlers import vreg
 from rvgpu.sim.handlers_vector import OP, OP1, OP3, fval, idle, ld, ldb, merge_in, st, stb, xval
 from rvgpu.sim.state import F_VTYPE, OK, Core, Gpu, Rec, Warp

@@ -5,7 +5,8 @@ Times are cycles; the shared queues (L2, DRAM) count in 1/256 cycle so that any 
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import ctz, imax, ld32, ld64, st32, st64, wait_for, way_of, wrap
+from rvgpu.isa.prims import ctz, imax, ld32, ld64, st32, st64, wrap
+from rvgpu.isa.prims_host import wait_for, way_of
 from rvgpu.sim.state import TRACE_WORDS, Core, Gpu, Queue
 from rvgpu.sim.translate import address, apart, ptr
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from rvgpu.isa.prims import PRIMS
 from rvgpu.isa.rows import BY_NAME
+from rvgpu.sim import translate
 from rvgpu.sim.engine import LOOP, PLAIN, Mode, legal, specialisation
 from rvgpu.sim.program import Key
 from rvgpu.sim.state import Core, Gpu, Rec, Warp
 
-HOST = ("rvgpu.isa.prims", "rvgpu.sim.translate")  # their functions have a CPython body of their own
+HOST = (*translate.HOST, translate.__name__)  # their functions have a CPython body of their own
 
 
 def specialise(fn: Callable[..., Any], bound: Mapping[str, Any]) -> Callable[..., Any]:

@@ -8,7 +8,8 @@ With two threads one takes the even cores and one the odd ones; a core that touc
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import imax, imin, ld32, observe, publish, st32
+from rvgpu.isa.prims import imax, imin, ld32, st32
+from rvgpu.isa.prims_host import observe, publish
 from rvgpu.sim.issue import SLICE, step, walk
 from rvgpu.sim.memory import DIRTY, SET_BYTES, WINDOW, catch_up, dram_moved, take_from
 from rvgpu.sim.state import CORE_BYTES, R_OK, Core, Gpu, Queue

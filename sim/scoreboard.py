@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import at_least, fill, imax, later, ld64, lshr, most, most_of, wrap
+from rvgpu.isa.prims import imax, ld64, lshr, wrap
+from rvgpu.isa.prims_host import at_least, fill, later, most, most_of
 from rvgpu.sim.memory import l1_load, l1_store
 from rvgpu.sim.plan import M_LOAD, M_STORE, M_VLOAD, M_VSTORE
 from rvgpu.sim.state import CAUSE, NOTHING, NOWHERE, Core, Gpu, Plan, Rec, Warp

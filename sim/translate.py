@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rvgpu.isa import prims, prims_float, prims_host
 from rvgpu.isa.prims import PRIMS, Prim
 from rvgpu.isa.prims import apart as apart
 
@@ -37,6 +38,7 @@ FOLD: dict[Any, Callable[[int, int], int]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
     ast.BitAnd: operator.and_, ast.BitOr: operator.or_, ast.BitXor: operator.xor, ast.LShift: operator.lshift, ast.RShift: operator.rshift}
 ACCESS = re.compile(r"(%\S+ = )?(load|store|call) ")
+HOST = (prims.__name__, prims_float.__name__, prims_host.__name__)  # their functions have a body in LLVM of their own
 COMPARES = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "slt", ast.LtE: "sle", ast.Gt: "sgt", ast.GtE: "sge"}
 
 
@@ -492,7 +494,7 @@ class _Function:
             return V(self.let(f"ptrtoint ptr {self.expr(node.args[0]).text} to i64"))
         if isinstance(fn, str):  # bound to a primitive's name
             name, fn = fn, PRIMS[fn].python
-        prim = PRIMS.get(getattr(fn, "__name__", name)) if fn is None or getattr(fn, "__module__", "") == "rvgpu.isa.prims" else None
+        prim = PRIMS.get(getattr(fn, "__name__", name)) if fn is None or getattr(fn, "__module__", "") in HOST else None
         if prim is not None:
             return self.primitive(prim, node)
         if fn is None:
@@ -552,7 +554,7 @@ def free_names(fn: Callable[..., Any]) -> frozenset[str]:
         out = set(names)
         for n in names:
             g = fn.__globals__.get(n)
-            if inspect.isfunction(g) and g.__module__.startswith("rvgpu") and g.__module__ != "rvgpu.isa.prims":
+            if inspect.isfunction(g) and g.__module__.startswith("rvgpu") and g.__module__ not in HOST:
                 out |= free_names(g)
         _FREE[fn] = frozenset(out)
     return _FREE[fn]

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rvgpu.isa.prims import at_least, fill, later, mm_block, mm_pairs, most, most_of, observe, publish, wait_for, way_of
+from rvgpu.isa.prims_float import mm_block, mm_pairs
+from rvgpu.isa.prims_host import at_least, fill, later, most, most_of, observe, publish, wait_for, way_of
 from rvgpu.sim.engine import Engine
 from rvgpu.sim.translate import Unit
 

@@ -26,7 +26,8 @@ from rvgpu.isa.codec import FLAGS, IMM, REG, decode
 from rvgpu.isa.machine import Machine, load_machine
 from rvgpu.isa.meaning import meaning, saturation
 from rvgpu.isa.operands import APART, operands
-from rvgpu.isa.prims import PRIMS, f_cvt, f_to_i, i_to_f, lshr, mm_pairs, trunc
+from rvgpu.isa.prims import PRIMS, lshr, trunc
+from rvgpu.isa.prims_float import f_cvt, f_to_i, i_to_f, mm_pairs
 from rvgpu.isa.rows import BY_NAME, FORMATS, ROWS, Row
 from rvgpu.sim.device import Device
 from rvgpu.sim.elf import BASE, Image, write_executable

@@ -19,7 +19,8 @@ import pytest
 import softfloatpy as berkeley
 
 from rvgpu.isa import softfloat
-from rvgpu.isa.prims import BF16, f_context, f_leave, ld64, st64
+from rvgpu.isa.prims import BF16, ld64, st64
+from rvgpu.isa.prims_float import f_context, f_leave
 from rvgpu.sim.engine import Engine
 from rvgpu.sim.reference import specialise
 from rvgpu.sim.translate import Unit

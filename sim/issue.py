@@ -112,6 +112,14 @@ def step(c: Core, g: Gpu, limit: int) -> int:
             scalar_result(w, p, e + r.latency, r.cause)
             w.earliest = e
             w.pc = after
+            if traced == 0 and SEEDED == 0:  # what follows for all, in short
+                p.count += 1
+                w.retired += 1
+                c.slot[0] = e + 1
+                if e >= c.accounted:
+                    c.stall[why] += e - c.accounted
+                    c.accounted = e + 1
+                continue
         elif kind == K_LANES or kind == K_MULTIPLY:
             fault = call_handler(p.entry, c, w, r, g)
             if fault != OK:

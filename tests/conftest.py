@@ -4,6 +4,7 @@ Hypothesis draws the same examples in every run; `pytest --hypothesis-profile=ra
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import settings
 settings.register_profile("default", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("random", derandomize=False, deadline=None, print_blob=True, max_examples=1000)
 settings.load_profile("default")
+os.environ.setdefault("RVGPU_THREADS", "1")  # the workers of pytest-xdist have the host's processors already
 GOLDEN = Path(__file__).parent / "golden"
 
 

@@ -27,7 +27,7 @@ from rvgpu.sim.occupancy import class_cycles, class_table
 from rvgpu.sim.reference import Reference
 from rvgpu.sim.state import Gpu, Rec, Warp
 
-DATA = Path(os.environ.get("RVGPU_LEDGER", "/work/shared/data/rvv_throughput.csv"))
+DATA = Path(os.environ.get("RVGPU_LEDGER", Path(__file__).parents[2] / "shared" / "data" / "rvv_throughput.csv"))
 LEDGER = ("x280", "x60", "c908", "saturn")
 NOT_OURS = {"sf.vfexp.v", "sf.vtmv.v.t", "sf.vtmv.t.v", "sf.vtzero.t", "sf.vtdiscard"}  # exp and tile units
 

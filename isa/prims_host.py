@@ -25,7 +25,6 @@ def way_of(p: int, x: int) -> int:
     return next((i for i in range(16) if ld32(p + 4 * i) == x & 0xFFFFFFFF), 16)
 
 
-
 # -- between host threads
 def _await(let: Let, emit: Any, dec: Any, p: str, x: str, idle: str) -> None:
     dec("""define internal void @rv_wait_for(ptr %p, i64 %x, ptr %idle) nounwind {

@@ -17,51 +17,41 @@ def SAT(a: int, b: int, rm: int) -> int:
     return 0
 
 
-def fixed(w: Warp, r: Rec, g: Gpu, b: int, vector: int) -> int:
+def fixed(w: Warp, r: Rec, g: Gpu, b: int, vector: int, wide: int) -> int:
+    """`wide`: vs2 has elements of 2*SEW, and the result goes through the scratch row."""
     a, s, d, m, n, rm, vm, sat = vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd), vreg(w, g, 0), w.vl, w.vxrm, r.vm, 0
-    t = target(w, r, d)
+    t = address(w.tmp) if wide == 1 else target(w, r, d)
     for i in lanes(n):
-        x = ld(a, i)
+        x = ldb(a, i, 2 * SEW) if wide == 1 else ld(a, i)
         y = ld(s, i) if vector == 1 else b
         sat = sat | (SAT(x, y, rm) & (vm | mask_bit(m, i)))
         st(t, i, OP3(x, y, rm))
     w.vxsat = w.vxsat | sat
-    return masked(w, r, g, d, n)
+    return merge_in(w, r, g, d, t, n) if wide == 1 else masked(w, r, g, d, n)
 
 
 def vfix_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return fixed(w, r, g, 0, 1)
+    return fixed(w, r, g, 0, 1, 0)
 
 
 def vfix_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return fixed(w, r, g, xval(w, r), 0)
+    return fixed(w, r, g, xval(w, r), 0, 0)
 
 
 def vfix_vi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return fixed(w, r, g, trunc(r.imm, SEW), 0)
-
-
-def clip(w: Warp, r: Rec, g: Gpu, b: int, vector: int) -> int:
-    t, a, s, m, n, rm, vm, sat = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, 0), w.vl, w.vxrm, r.vm, 0
-    for i in lanes(n):
-        x = ldb(a, i, 2 * SEW)
-        y = ld(s, i) if vector == 1 else b
-        sat = sat | (SAT(x, y, rm) & (vm | mask_bit(m, i)))
-        st(t, i, OP3(x, y, rm))
-    w.vxsat = w.vxsat | sat
-    return merge_in(w, r, g, vreg(w, g, r.rd), t, n)
+    return fixed(w, r, g, trunc(r.imm, SEW), 0, 0)
 
 
 def vclip_wv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return clip(w, r, g, 0, 1)
+    return fixed(w, r, g, 0, 1, 1)
 
 
 def vclip_wx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return clip(w, r, g, w.x[r.rs1], 0)
+    return fixed(w, r, g, w.x[r.rs1], 0, 1)
 
 
 def vclip_wi(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return clip(w, r, g, r.imm, 0)
+    return fixed(w, r, g, r.imm, 0, 1)
 
 
 # -- sums with carry: v0 holds the carries that come in; all elements are active

@@ -12,7 +12,7 @@ from rvgpu.sim.handlers import set_x, vreg
 from rvgpu.sim.state import OK, Core, Gpu, Rec, Warp
 from rvgpu.sim.translate import address, lanes
 
-SEW, ORDERED, EXACT = 32, 0, 0  # bound
+SEW, W, ORDERED, EXACT = 32, 32, 0, 0  # bound
 
 
 def OP(a: int, b: int) -> int:
@@ -324,10 +324,15 @@ def vred(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
             if mask_bit(m, i):
                 st(t, live, ld(a, i))
                 live += 1
+    return tree(d, b, t, live)
+
+
+def tree(d: int, b: int, t: int, live: int) -> int:
+    """Element 0 of d becomes that of b, and of what the first `live` elements of t come to in pairs; all of W bits."""
     while live > 1:
         half = (live + 1) >> 1
         for i in lanes(live - half):
-            st(t, i, OP(ld(t, i), ld(t, i + half)))
+            stb(t, i, W, OP(ldb(t, i, W), ldb(t, i + half, W)))
         live = half
-    st(d, 0, OP(ld(b, 0), ld(t, 0)) if live == 1 else ld(b, 0))
+    stb(d, 0, W, OP(ldb(b, 0, W), ldb(t, 0, W)) if live == 1 else ldb(b, 0, W))
     return OK

@@ -9,7 +9,7 @@ from rvgpu.isa.meaning import mask_bit
 from rvgpu.isa.prims import copy, ld16, ld32, sel, sext, st32, trunc
 from rvgpu.isa.prims_float import f_cvt, f_fma, f_to_i, i_to_f
 from rvgpu.sim.handlers import vreg
-from rvgpu.sim.handlers_vector import OP, OP1, OP3, fval, idle, ld, ldb, merge_in, st, stb, xval
+from rvgpu.sim.handlers_vector import OP, OP1, OP3, fval, idle, ld, ldb, merge_in, st, stb, tree, xval
 from rvgpu.sim.state import F_VTYPE, OK, Core, Gpu, Rec, Warp
 from rvgpu.sim.translate import address, lanes
 
@@ -50,11 +50,12 @@ def wide_ext(x: int, signed: int) -> int:
     return sext(x, SEW) if signed == 1 else x
 
 
-def widen(w: Warp, r: Rec, g: Gpu, b: int, vector: int) -> int:
+def widen(w: Warp, r: Rec, g: Gpu, b: int, vector: int, wide: int) -> int:
+    """`wide`: vs2 is wide already."""
     t, a, s, d = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd)
     for i in lanes(w.vl):
         y = ld(s, i) if vector == 1 else b
-        stb(t, i, 2 * SEW, OP(wide_ext(ld(a, i), SIGNED), wide_ext(y, BSIGNED)))
+        stb(t, i, 2 * SEW, OP(ldb(a, i, 2 * SEW) if wide == 1 else wide_ext(ld(a, i), SIGNED), wide_ext(y, BSIGNED)))
     return merge_wide(w, r, g, d, t)
 
 
@@ -69,28 +70,19 @@ def merge_wide(w: Warp, r: Rec, g: Gpu, d: int, t: int) -> int:
 
 
 def vwiden_vv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return widen(w, r, g, 0, 1)
+    return widen(w, r, g, 0, 1, 0)
 
 
 def vwiden_vx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return widen(w, r, g, xval(w, r), 0)
-
-
-def widen2(w: Warp, r: Rec, g: Gpu, b: int, vector: int) -> int:
-    """vs2 is wide already."""
-    t, a, s, d = address(w.tmp), vreg(w, g, r.rs2), vreg(w, g, r.rs1), vreg(w, g, r.rd)
-    for i in lanes(w.vl):
-        y = ld(s, i) if vector == 1 else b
-        stb(t, i, 2 * SEW, OP(ldb(a, i, 2 * SEW), wide_ext(y, BSIGNED)))
-    return merge_wide(w, r, g, d, t)
+    return widen(w, r, g, xval(w, r), 0, 0)
 
 
 def vwide2_wv(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return widen2(w, r, g, 0, 1)
+    return widen(w, r, g, 0, 1, 1)
 
 
 def vwide2_wx(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    return widen2(w, r, g, xval(w, r), 0)
+    return widen(w, r, g, xval(w, r), 0, 1)
 
 
 def widen_mac(w: Warp, r: Rec, g: Gpu, b: int, vector: int) -> int:
@@ -295,10 +287,4 @@ def vfwred(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
         if r.vm != 0 or mask_bit(m, i):
             stb(t, live, W, f_cvt(ld(a, i), SEW, W))
             live += 1
-    while live > 1:
-        half = (live + 1) >> 1
-        for i in lanes(live - half):
-            stb(t, i, W, OP(ldb(t, i, W), ldb(t, i + half, W)))
-        live = half
-    stb(d, 0, W, OP(ldb(b, 0, W), ldb(t, 0, W)) if live == 1 else ldb(b, 0, W))
-    return OK
+    return tree(d, b, t, live)

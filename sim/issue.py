@@ -31,9 +31,9 @@ def call_handler(h: int, c: Core, w: Warp, r: Rec, g: Gpu) -> int:
 
 
 @apart
-def seldom(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, e: int, why: int) -> int:
-    """What changes more than registers and memory: configuration, control registers, atomics, jumps. Returns whether it takes a slot, -1 for a
-    fault."""
+def seldom(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, e: int) -> int:
+    """What changes more than registers and memory: configuration, control registers, atomics, jumps. Returns whether it takes a slot, -1 for the
+    warp's fault."""
     after = w.pc + p.halves
     shape = w.shape
     w.now = e
@@ -45,7 +45,6 @@ def seldom(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, e: int, why: int) -> int:
         fault = F_JUMP
         w.fault_addr = g.text + 2 * w.next
     if fault != OK:
-        w.why = why
         w.fault = fault
         return -1
     if w.next != after:
@@ -105,6 +104,7 @@ def step(c: Core, g: Gpu, limit: int) -> int:
         after = pc + p.halves
         why = C_UNIT
         slot = 1
+        fault = OK
         if e == t and (e > c.accounted or traced != 0):
             why = blame(w, r, p, t)
         if kind == K_ALU:
@@ -122,41 +122,33 @@ def step(c: Core, g: Gpu, limit: int) -> int:
                 continue
         elif kind == K_LANES or kind == K_MULTIPLY:
             fault = call_handler(p.entry, c, w, r, g)
-            if fault != OK:
-                w.why = why
-                code = trap(c, w, r, g, e, fault)
-                if code != GO_ON:
-                    return code
-                continue
-            start = imax(e, c.free[p.unit])
-            if kind == K_LANES:
-                first = start + r.latency + r.passes * (p.cycles - 1)
-                retire(c, w, r, p, g, start, p.cycles, first, first + p.cycles - 1, r.cause)
-            else:
-                multiplied(c, w, r, p, g, start)
-            w.earliest = e
-            w.pc = after
+            if fault == OK:
+                start = imax(e, c.free[p.unit])
+                if kind == K_LANES:
+                    first = start + r.latency + r.passes * (p.cycles - 1)
+                    retire(c, w, r, p, g, start, p.cycles, first, first + p.cycles - 1, r.cause)
+                else:
+                    multiplied(c, w, r, p, g, start)
+                w.earliest = e
+                w.pc = after
         elif kind == K_MEMORY:
             w.mem_kind = 0
             w.mem_bytes = 0
             w.mem_count = 0
             fault = call_handler(p.entry, c, w, r, g)
-            if fault != OK:
-                w.why = why
-                code = trap(c, w, r, g, e, fault)
-                if code != GO_ON:
-                    return code
-                continue
-            moved(c, w, r, p, g, imax(e, c.free[p.unit]))
-            w.earliest = e
-            w.pc = after
+            if fault == OK:
+                moved(c, w, r, p, g, imax(e, c.free[p.unit]))
+                w.earliest = e
+                w.pc = after
         else:
-            slot = seldom(c, w, r, p, g, e, why)
-            if slot < 0:
-                code = trap(c, w, r, g, e, w.fault)
-                if code != GO_ON:
-                    return code
-                continue
+            slot = seldom(c, w, r, p, g, e)
+            fault = w.fault if slot < 0 else OK
+        if fault != OK:
+            w.why = why
+            code = trap(c, w, r, g, e, fault)
+            if code != GO_ON:
+                return code
+            continue
         p.count += 1
         w.retired += 1
         if slot != 0:

@@ -26,17 +26,23 @@ def take(q: Queue, t: int) -> int:
     if w >= q.full_from and w < q.full_to:
         w = q.full_to
     e = q.windows + (w & (WINDOWS - 1)) * 16
-    used, cost = ld32(e + 4), q.cost
-    if ld32(e) == (w + 1) & 0xFFFF_FFFF and used + 2 * cost <= WINDOW and q.tail <= at:
-        arrives, end = imax(at - (w << WINDOW_BITS), 0), ld32(e + 12)
-        start = imax(arrives, end if arrives >= ld32(e + 8) else used)
+    if ld32(e) == (w + 1) & 0xFFFF_FFFF and ld32(e + 4) + 2 * q.cost <= WINDOW and q.tail <= at:
+        start = served(e, q.cost, imax(at - (w << WINDOW_BITS), 0))
         if start < WINDOW:
-            st32(e + 4, used + cost)
-            if start >= end:
-                st32(e + 8, arrives)
-                st32(e + 12, start + cost)
             return ((w << WINDOW_BITS) + start) >> 8
     return take_from(q, t, w)
+
+
+def served(e: int, cost: int, arrives: int) -> int:
+    """When the window at e starts to serve a request that arrives then, both from the window's start; WINDOW or more: not in this one."""
+    used, end = ld32(e + 4), ld32(e + 12)
+    start = imax(arrives, end if arrives >= ld32(e + 8) else used)
+    if start < WINDOW:
+        st32(e + 4, used + cost)
+        if start >= end:
+            st32(e + 8, arrives)
+            st32(e + 12, start + cost)
+    return start
 
 
 @apart
@@ -59,14 +65,8 @@ def take_from(q: Queue, t: int, w: int) -> int:
             st64(e + 8, 0)
         used = ld32(e + 4)
         if used + cost <= WINDOW:
-            arrives = imax(at - w * WINDOW, 0)
-            end = ld32(e + 12)
-            start = imax(arrives, end if arrives >= ld32(e + 8) else used)
+            start = served(e, cost, imax(at - w * WINDOW, 0))
             if start < WINDOW:
-                st32(e + 4, used + cost)
-                if start >= end:
-                    st32(e + 8, arrives)
-                    st32(e + 12, start + cost)
                 if used + 2 * cost > WINDOW:
                     if w == q.full_to:
                         q.full_to = w + 1
@@ -156,7 +156,6 @@ def l1_load(c: Core, g: Gpu, addr: int, t: int) -> int:
     order = ld64(at + ORDER)
     way = way_of(at, line + 1)
     if way < WAYS:
-        c.l1_hits += 1
         st64(at + ORDER, latest(order, way))
         return imax(t + g.l1_hit, ld64(at + ARRIVALS + 8 * way))
     c.l1_misses += 1

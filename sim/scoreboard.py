@@ -147,7 +147,6 @@ def memory_time(c: Core, w: Warp, r: Rec, g: Gpu, t: int) -> int:
             at = w.mem_addr % g.spm_bytes
             cycles = imax(1, (at + w.mem_bytes + g.spm_bytes - 1) // g.spm_bytes)
         done = t + cycles - 1 + g.spm_latency
-        w.mem_kind = 1
     elif w.mem_kind == 2:
         write = r.mem == M_STORE or r.mem == M_VSTORE
         cycles = 0

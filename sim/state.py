@@ -74,8 +74,8 @@ class Core(ctypes.Structure):
     _fields_ = [("warps", U64), ("nwarps", I64), ("plans", U64), ("spm", U64), ("spm_size", I64), ("free", I64 * UNITS),
                 ("starts", I64 * (UNITS * 4)), ("busy", I64 * UNITS), ("stall", I64 * 16), ("accounted", I64), ("time", I64), ("live", I64),
                 ("bar_count", I64 * 16), ("bar_need", I64 * 16), ("bar_time", I64 * 16), ("dma_ring", I64 * 64), ("dma_n", I64),
-                ("dma_free", I64), ("dma_lines", I64), ("dma_busy", I64), ("l1", U64), ("mshr", I64 * 64), ("mshr_n", I64),
-                ("l1_hits", I64), ("l1_misses", I64),
+                ("dma_free", I64), ("dma_busy", I64), ("l1", U64), ("mshr", I64 * 64), ("mshr_n", I64),
+                ("l1_misses", I64),
                 ("core", I64), ("last_start", I64), ("last_cost", I64),
                 # per warp: when the operands of its next instruction are there (-1: not known yet), and its unit; when the scalar and the
                 # vector slot are free; per unit: when its queue has room, when the first other warp that wants it is ready (of the vector

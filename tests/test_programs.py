@@ -14,14 +14,12 @@ import pytest
 
 from rvgpu.cli import main
 from rvgpu.isa.machine import load_machine
-from rvgpu.isa.rows import BY_NAME
 from rvgpu.sim.board import Board
 from rvgpu.sim.reference import Reference
 from tests.programs_build import gcc, linux, picolibc, zig
 
 PLAIN = ("traps", "semihost", "counters")
 DEADLINE = 20_000_000
-SAXPY = () if "vle8ff.v" in BY_NAME else ("NO_FF",)
 
 
 def run(elf: Path, *, machine: str = "base", harts: int = 1, engine: Reference | None = None, **more):
@@ -37,8 +35,6 @@ def run(elf: Path, *, machine: str = "base", harts: int = 1, engine: Reference |
 @pytest.mark.parametrize("name", ("sort", "saxpy"))
 def test_says_what_it_says_under_qemu(name, vlen):
     sizes = {"vector.vlen": vlen, "vector.dlen": min(vlen, 256), "matrix.te": 16}
-    if name == "saxpy" and SAXPY:
-        pytest.skip("NOT RUN: no row for vle8ff.v yet")
     assert run(zig("crt0.S", f"{name}.c"), overrides=sizes)[:2] == linux(f"{name}.c", vlen)
 
 

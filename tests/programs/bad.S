@@ -91,10 +91,4 @@ last:
 data:   .dword 0x0000001300000013
 block:  .dword 1, 0x10000, 5
 block2: .dword 1, data, -1
-    .section .tohost, "aw"
-    .align 6
-    .globl tohost
-tohost: .dword 0
-    .align 6
-    .globl fromhost
-fromhost: .dword 0
+#include "tohost.h"

@@ -83,10 +83,4 @@ _start:
 wrong\n: leave \n
     .endr
 
-    .section .tohost, "aw"
-    .align 6
-    .globl tohost
-tohost: .dword 0
-    .align 6
-    .globl fromhost
-fromhost: .dword 0
+#include "tohost.h"

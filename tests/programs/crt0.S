@@ -45,10 +45,4 @@ halt:
     .align 2
 ready: .word 0                  # hart 0 has cleared .bss
 
-    .section .tohost, "aw"
-    .align 6
-    .globl tohost
-tohost: .dword 0
-    .align 6
-    .globl fromhost
-fromhost: .dword 0
+#include "tohost.h"

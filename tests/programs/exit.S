@@ -6,10 +6,4 @@ _start:
     la t1, tohost
     sd t0, 0(t1)
 1:  j 1b
-    .section .tohost, "aw"
-    .align 6
-    .globl tohost
-tohost: .dword 0
-    .align 6
-    .globl fromhost
-fromhost: .dword 0
+#include "tohost.h"

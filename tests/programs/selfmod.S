@@ -41,10 +41,4 @@ half:
     c.li a0, 2
     c.addi a0, 1
 
-    .section .tohost, "aw"
-    .align 6
-    .globl tohost
-tohost: .dword 0
-    .align 6
-    .globl fromhost
-fromhost: .dword 0
+#include "tohost.h"

@@ -217,10 +217,4 @@ handler:
     .align 3
 scratch: .dword 0
 
-    .section .tohost, "aw"
-    .align 6
-    .globl tohost
-tohost: .dword 0
-    .align 6
-    .globl fromhost
-fromhost: .dword 0
+#include "tohost.h"

@@ -1,9 +1,8 @@
 """Clusters with a matrix contraction become tile kernels: CTAs own tiles of m x n, warps own matrix accumulators, and the streamed
 dim goes by in blocks staged by DMA.
 
-Two loop bodies come from the plan, not from a template: where both factors are stored tensors the block is a run of operand loads and
-`mma`s; where the first factor is an expression (softmax's p), its rows are made from the block's tiles in registers, lanes
-along m, and go straight into the multiply. Anchors move by the cascade's re-base: vector states per lane, accumulators by columns.
+This is the frame; what a block does comes from the plan: `lower_gemm` where both factors are stored tensors, `lower_stream` where the first
+factor is an expression (softmax's p).
 """
 
 from __future__ import annotations
@@ -14,25 +13,20 @@ from dataclasses import dataclass
 from rvgpu.ir.core import Func, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import KFunc
-from rvgpu.ir.types import DType, VecType
+from rvgpu.ir.types import DType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import (
     FLOOR,
     IDENTITY,
-    REDUCE_OP,
-        State,
     ceil_div,
     clamp,
     decode,
     frame,
     reject,
-    safe_anchor,
 )
 from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan, n_lanes
 from rvgpu.passes.matrix_results import Results
 from rvgpu.passes.rows import Axis, Rows
-
-TAU = 8.0  # a running maximum moves its anchor only when it grew by more than this (then exp's argument stays <= TAU)
 
 
 @dataclass(frozen=True)
@@ -204,83 +198,17 @@ class Matrix:
     def _rounded(self, x: Value) -> Value:
         return self.k.idx("mul", ceil_div(self.k, x, self.kmax), self.kmax) if self.kmax > 1 else x
 
-    # -- one block of the streamed dim
+    # -- what the two kinds of kernel do differently
     def _block(self, i: Value, stage: Value, wstage: Value, carried: list[Value]) -> Sequence[Value]:
-        k = self.k
+        """One block of the streamed dim, from row `i` on; returns the carried values."""
         for op in self.operands.values():
             op.stage = wstage if op.per_item else stage
-        rows = clamp(k, k.idx("sub", self.R, i), self.tiles.bk)
-        if not self.plan.streamed_rows:
-            if self.plan.vectors:
-                raise reject("a matrix product beside a plain reduction in one kernel is not supported yet",
-                             self.plan.vectors[0].body.yielded[0])
-            self._multiply(rows)
-            return carried
+        return self.block(i, clamp(self.k, self.k.idx("sub", self.R, i), self.tiles.bk), carried)
 
-        assert self.tiles.bk <= self.limits.te
-        return self._if_working(lambda: self._streamed_tile(i, rows, carried), lambda: carried)
+    def block(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
+        raise AssertionError("Gemm and Streamed say what a block is")
 
-    def _multiply(self, rows: Value) -> None:
-        """Both factors stand in scratchpad. Whole tiles share one tile configuration; ragged ones set tm and tn for each multiply."""
-        k, t = self.k, self.tiles
-        live = [*self.vl_m, *self.vl_n]
-        whole = k.cmp("eq", live[0], self.te)
-        for v in live[1:]:
-            whole = k.s("and", whole, k.cmp("eq", v, self.te))
-
-        def run(vl_m: list[Value], vl_n: list[Value]) -> Sequence[Value]:
-            self._multiply_loop(rows, vl_m, vl_n)
-            return []
-
-        k.if_(whole, lambda: run([self.te] * t.im, [self.te] * t.jn), lambda: run(self.vl_m, self.vl_n))
-
-    def _multiply_loop(self, rows: Value, vl_m: list[Value], vl_n: list[Value]) -> None:
-        """For each group of KMAX rows, im A and jn B operands, im * jn multiplies."""
-        k, t, te = self.k, self.tiles, self.limits.te
-
-        def step(kk: Value, _: list[Value]) -> Sequence[Value]:
-            loaded: dict[tuple[Value, str, int], Value] = {}
-            for p in self.plan.products:
-                assert p.a is not None
-                for leaf, lane, off, n in ((p.a, "m", self.m_off, t.im), (p.b, "n", self.n_off, t.jn)):
-                    for i in range(n):
-                        if (leaf.value, lane, i) not in loaded:
-                            at = k.idx("add", off, i * te) if i else off
-                            loaded[leaf.value, lane, i] = self._load(self.operands[leaf.value, lane], kk, at)
-            for p in self.plan.products:
-                assert p.a is not None
-                for i in range(t.im):
-                    for j in range(t.jn):
-                        k.mma(self.accs[p.state.index][i][j], loaded[p.a.value, "m", i], loaded[p.b.value, "n", j],
-                              vl_m[i], vl_n[j])
-            return []
-
-        k.for_(0, self._rounded(rows), self.kmax, [], step)
-
-    def _streamed_tile(self, position: Value, rows: Value, carried: list[Value]) -> list[Value]:
-        """A block of at most TE rows: atoms into tiles, then the states wave by wave, anchors moved in between."""
-        k, em = self.k, self.em
-        for atom in self.plan.atoms:
-            acc = self.atom_accs[atom.value]
-            k.acc_zero(acc, self.keys, self.vl_m[0])
-            keys, query = self.operands[atom.keys.value, "r"], self.operands[atom.query.value, "m"]
-
-            def mul(c: Value, _: list[Value], acc: Value = acc, keys: Operand = keys, query: Operand = query) -> list[Value]:
-                a, b = self._load(keys, c, self.zero), self._load(query, c, self.m_off)
-                k.mma(acc, a, b, self.keys, self.vl_m[0])
-                return []
-
-            k.for_(0, self._rounded(em.extent(atom.dim)), self.kmax, [], mul)
-        states, anchors = self._parts(carried)
-        moved: set[int] = set()
-        for wave in self.stream.waves():
-            for a in dict.fromkeys(a for s in wave for a in s.anchors):
-                if a not in moved:
-                    states, anchors = self._move_anchor(a, position, states, anchors)
-                    moved.add(a)
-            states = self._wave(wave, position, rows, self._drop(states), anchors)
-        return [*(s for s in self._drop(states) if s is not None), *anchors]
-
+    # -- vector states and anchors, as loops carry them
     def _parts(self, carried: list[Value]) -> tuple[States, list[Value]]:
         """The vector states and the anchors of what a loop carries."""
         n = 0 if self.park is not None else len(self.plan.vectors)
@@ -307,67 +235,6 @@ class Matrix:
     def bind_states(self, args: Sequence[Value], states: States) -> dict[Value, Rows | Callable[[], Rows]]:
         return {args[s.index]: (lambda m=m: (self._state(states, m),)) for m, s in enumerate(self.plan.vectors)}  # type: ignore[misc]
 
-    def _wave(self, wave: list[State], position: Value, rows: Value, states: States,
-              anchors: list[Value]) -> States:
-        """One pass over the rows of a tile: vector states accumulate per lane, rows of A go into the multiply."""
-        k, em = self.k, self.em
-        step = max([2, *(self.kmax for s in wave if s.contraction)])
-        binds: dict[Value, Rows | Callable[[], Rows]] = {}
-        for s in wave:
-            for arg, a in zip(self.stream.anchor_args(s), s.anchors, strict=True):
-                binds[arg] = (anchors[a] if self._lazy(a) else safe_anchor(k, anchors[a], self.vl_m[0])[0],)
-        mine = [s for s in wave if not s.contraction]
-
-        def some(t: Value, parts: list[Value], count: int) -> list[Value]:
-            reads: dict[Value, Rows | Callable[[], Rows]] = {
-                atom.value: (lambda atom=atom: tuple(  # type: ignore[misc]
-                    k.acc_read(self.atom_accs[atom.value], k.idx("add", t, u) if u else t, self.vl_m[0], axis="row")
-                    for u in range(count))) for atom in self.plan.atoms}
-            out = list(parts)
-            with em.scope([Axis((self.stream.dim,), k.idx("add", position, t))], reads, rows=count):
-                for s in wave:
-                    if s.contraction:
-                        self._feed(s, t, count)
-                        continue
-                    xs = em.emit(s.body.yielded[0])
-                    for u in range(count):
-                        n = mine.index(s)
-                        out[n] = k.vt(REDUCE_OP[s.kind], out[n], xs[u % len(xs)], vl=self.vl_m[0])
-            return out
-
-        with em.scope(bind=binds):
-            init = [self._state(states, self.plan.vectors.index(s)) for s in mine]
-            whole = k.idx("mul", k.idx("div", rows, step), step)
-            parts = k.for_(0, whole, step, init, lambda t, p: some(t, p, step))
-            for u in range(1, step):  # rows left over: 1 .. step - 1
-                count = k.idx("sub", rows, whole)
-                parts = k.if_(k.cmp("eq", count, u), lambda u=u, parts=parts: some(whole, parts, u),  # type: ignore[misc]
-                              lambda parts=parts: parts)  # type: ignore[misc]
-        out = list(states)
-        for s, v in zip(mine, parts, strict=True):
-            out[self.plan.vectors.index(s)] = v
-        self._keep(out)
-        return out
-
-    def _feed(self, state: State, at: Value, count: int) -> None:
-        """Rows of A from registers, padded with zero rows to KMAX; B from scratchpad (zero beyond the dim's end)."""
-        k, em = self.k, self.em
-        product = next(p for p in self.plan.products if p.state is state)
-        xs = em.emit(product.a_value)
-        te = self.limits.te
-        for first in range(0, count, self.kmax):
-            rows = []
-            for u in range(first, first + self.kmax):
-                x = xs[u % len(xs)] if u < count else k.bcast(k.sconst(0.0, self.plan.dtype), self.vl_m[0], te)
-                rows.append(x if isinstance(x.type, VecType) else k.bcast(x, self.vl_m[0], te))
-            a = k.opnd_pack(rows)
-            b = self.operands[product.b.value, "n"]
-            for j, acc in enumerate(self.accs[state.index][0]):
-                lane = k.idx("add", self.n_off, j * te) if j else self.n_off
-                row = k.idx("add", at, first) if first else at
-                k.mma(acc, a, self._load(b, row, lane), self.vl_m[0], self.vl_n[j])
-
-    # -- anchors
     def _lazy(self, a: int) -> bool:
         """An anchor that is a running maximum used only under exp may lag behind it by TAU. Until it moves it stands at FLOOR: nothing but
         -inf has gone by, and exp(-inf - FLOOR) is 0, so that unlike -inf it needs no test where it is used."""
@@ -380,55 +247,3 @@ class Matrix:
 
     def bottom(self, a: int) -> float:
         return FLOOR if self._lazy(a) else float("-inf")
-
-    def _move_anchor(self, a: int, position: Value, states: States, anchors: list[Value]) -> tuple[States, list[Value]]:
-        k, em, vl = self.k, self.em, self.vl_m[0]
-        with em.scope(bind=self.bind_states(self.stream.anchors.args, states)):
-            target = em.one(self.stream.anchors.yielded[a])
-        old = anchors[a]
-
-        def move(new: Value) -> list[Value]:
-            _, zero_delta = safe_anchor(k, old, vl, self.bottom(a))
-            delta = zero_delta(k.vt("sub", old, new, vl=vl))
-            return [*self._rebase(a, delta, position, states), new]
-
-        stay = [s for s in states if s is not None] if self.park is None else []
-
-        if self._lazy(a):
-            grown = k.vt("gt", target, k.vt("add", old, k.sconst(TAU, DType.f32), vl=vl), vl=vl)
-            out = k.if_(k.vote("any", grown, vl), lambda: move(k.select(grown, target, old, vl)), lambda: [*stay, old])
-        else:
-            out = move(target)
-        return self._parts(list(out))[0], [*anchors[:a], out[-1], *anchors[a + 1:]]
-
-    def _rebase(self, a: int, delta: Value, position: Value, states: States) -> list[Value]:
-        """States that use anchor a, moved by delta = old - new; the other anchors stay. Returns those that a loop carries."""
-        k, em, vl = self.k, self.em, self.vl_m[0]
-        r = self.stream.rebase
-        n = len(self.stream.states)
-        zero = k.sconst(0.0, DType.f32)
-        binds = self.bind_states(r.args, states)
-        binds |= {arg: ((delta if j == a else zero),) for j, arg in enumerate(r.args[n:])}
-        out = self._drop(states)
-        with em.scope(bind=binds):
-            for m, s in enumerate(self.plan.vectors):
-                if a in s.anchors:
-                    x = em.one(r.yielded[s.index])
-                    out[m] = x if isinstance(x.type, VecType) else k.bcast(x, vl, self.limits.te)
-        products = [p for p in self.plan.products if a in p.state.anchors]
-
-        def columns() -> Sequence[Value]:
-            for p in products:
-                for j, acc in enumerate(self.accs[p.state.index][0]):
-                    def column(c: Value, _: list[Value], acc: Value = acc, s: State = p.state) -> Sequence[Value]:
-                        read = k.acc_read(acc, c, vl, axis="col")
-                        with em.scope(bind={r.args[s.index]: (read,)}):
-                            k.acc_write(acc, c, em.one(r.yielded[s.index]), vl, axis="col")
-                        return []
-
-                    k.for_(0, self.vl_n[j], 1, [], column)
-            return []
-
-        with em.scope(bind=binds):
-            k.if_(k.cmp("gt", position, 0), columns)  # before the first block the accumulators are zero
-        return [s for s in self._keep(out) if s is not None]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from rvgpu.frontend.functions import FUNCTIONS
+from rvgpu.ir.types import DType
 from tests.programs_build import need
 
 ROOT = Path(__file__).parents[1]
@@ -53,3 +55,19 @@ def test_generated_documents_are_current():
     spec.loader.exec_module(generate)
     for name, make in generate.DOCUMENTS.items():
         assert (ROOT / "docs" / name).read_text() == make(), f"docs/{name}: run make docs"
+
+
+LANGUAGE = (ROOT / "docs" / "language.md").read_text()
+
+
+def test_the_language_page_runs(tmp_path):
+    """Its Python blocks, one after the other, as one program."""
+    program = tmp_path / "page.py"
+    program.write_text("\n".join(re.findall(r"```python\n(.*?)```", LANGUAGE, re.S)))
+    p = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, cwd=ROOT)
+    assert p.returncode == 0 and "check        passed" in p.stdout, p.stderr
+
+
+def test_the_language_page_names_every_function_and_dtype():
+    words = set(re.findall(r"[a-z]\w*", " ".join(re.findall(r"`([^`\n]*)`", LANGUAGE))))
+    assert set(FUNCTIONS) | {d.name for d in DType} <= words

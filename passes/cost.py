@@ -68,11 +68,13 @@ def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> float:
     dma = sum(b * (f.transpose_factor if tr else 1) for b, tr in block) / f.dma_bytes
     l2 = sum(b for b, _ in block) * min(f.cores, items) / f.l2_bytes
     issue = t.wm * t.wn * (bk / 2) * (t.im * t.jn * len(plan.products) + 4 * (t.im + t.jn) + 6) / (1 if plan.streamed_rows else 1.2)
-    # one warp's products and vectors wait for each other; 1.5: the latencies in between (measured on `base`, 1 to 4 warps)
-    alone = 1.5 * (matrix + vector) / t.wm if plan.streamed_rows else 0.0
-    step = max(matrix, vector, dma, l2, issue, alone) + (0.35 * min(matrix, vector) if plan.streamed_rows else 0) + f.barrier + 40
+    # one warp's products wait for its loads or vectors; 1.5: the latencies in between (measured on `base`, 1 to 4 warps)
+    alone = 1.5 * (matrix + vector) / (t.wm * t.wn)
+    between = f.barrier + (40 if plan.streamed_rows else 100)
+    step = max(matrix, vector, dma, l2, issue, alone) + (0.35 * min(matrix, vector) if plan.streamed_rows else 0) + between
     item_dma = sum(b * (f.transpose_factor if tr else 1) for b, tr, once in operands if once) / f.dma_bytes
     epilogue = used_m * used_n * 4 * len(plan.products) / f.tile_move_bytes * 1.5
     fill = f.dram_latency + dma + item_dma
     dram = (_product(limits, plan.batch) * (m * r + n * r + m * n) * plan.dtype.bits / 8) / f.dram_bytes
-    return f.launch + fill + max(per_core * (-(-r // t.bk) * step + epilogue), dram)
+    work = per_core * (-(-r // t.bk) * step + epilogue)
+    return f.launch + fill + max(work, dram) + 0.1 * min(work, dram)  # a tenth of the lesser one does not hide behind the other

@@ -86,7 +86,7 @@ class Tile:
         warps = limits.warps
         per_tile = len(plan.products)
         divisors = [n for n in range(1, warps + 1) if warps % n == 0]
-        sides = [(wm, 1) for wm in divisors] if plan.streamed_rows else [(warps // wn, wn) for wn in divisors]
+        sides = [(wm, 1) for wm in divisors] if plan.streamed_rows else [(n // wn, wn) for n in divisors for wn in divisors if n % wn == 0]
         for wm, wn in sides:
             for im in (1,) if plan.streamed_rows else (1, 2, 4):
                 for jn in (1, 2, 3, 4):

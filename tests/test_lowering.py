@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -9,12 +12,14 @@ from rvgpu.ir.tile_eval import numpy_dtype, run_kernel
 from rvgpu.ir.types import DType
 from rvgpu.passes.context import Context, Facts
 from rvgpu.passes.grid import Grid
-from rvgpu.passes.pipeline import run_passes
+from rvgpu.passes.pipeline import parse_passes, run_passes
 from rvgpu.passes.pipeline_dma import PipelineDma
 from rvgpu.passes.stage import Stage
 from rvgpu.passes.tile import Tile
+from rvgpu.runtime.kernel import Kernel, load_file
 from tests import streams
 
+ROOT = Path(__file__).parents[1]
 SPM = 1 << 18
 
 
@@ -77,3 +82,22 @@ def test_attention(shape):
         lse = (np.where(np.isfinite(m), m, 0) + np.log(total))[..., 0]
     ok = np.isfinite(lse)
     assert np.abs(out[1][ok] - lse[ok]).max() < 1e-4 and (out[1][~ok] == -np.inf).all()
+
+
+@pytest.mark.parametrize("tiles", ["wm=1,wn=1,im=1,jn=2", "wm=1,wn=2,im=2,jn=2,bk=64", "wm=2,wn=1,im=1,jn=1", "wm=1,wn=4,im=1,jn=1"])
+def test_a_product_on_fewer_warps_has_the_same_bytes(tiles):
+    """Warps without a tile copy their share and meet the barriers; tiles never enter the arithmetic."""
+    rng = np.random.default_rng(1)
+    a, b = (rng.standard_normal(s, dtype=np.float32).astype(ml_dtypes.bfloat16) for s in ((130, 75), (75, 141)))
+    kernel = Kernel(load_file(str(ROOT / "examples" / "zoo.rvg"))["gemm"])
+    plain = kernel.compile("base").run(a, b, check=True)
+    assert plain.stats["check"]["passed"]
+    other = kernel.compile("base", passes=parse_passes(f"+tile{{{tiles}}}")).run(a, b)
+    assert other.out.tobytes() == plain.out.tobytes()
+
+
+def test_small_products_use_all_cores():
+    """256^3 has four tiles of 128 x 128 and eight cores: two warps of one tile each give every core its share."""
+    x = np.ones((256, 256), ml_dtypes.bfloat16)
+    r = Kernel(load_file(str(ROOT / "examples" / "zoo.rvg"))["gemm"]).compile("base").run(x, x)
+    assert r.cycles <= 13_488 and (r.out == 256).all()

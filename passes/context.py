@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rvgpu.ir.core import Op
@@ -59,6 +60,10 @@ class Limits:
             elif c > 0:
                 out += c * self.upper[n]
         return out
+
+    def product(self, dims: Iterable[Dim]) -> int:
+        """The most elements of a tensor with these dims; an empty dim counts as one."""
+        return math.prod(max(1, self.bound(d)) for d in dims)
 
     def static(self, dim: Dim) -> int | None:
         return dim.value(self.exact) if all(n in self.exact for n in dim.names) else None

@@ -13,12 +13,7 @@ class Gemm(Matrix):
     def block(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         if self.plan.vectors:
             raise reject("a matrix product beside a plain reduction in one kernel is not supported yet", self.plan.vectors[0].body.yielded[0])
-
-        def multiply() -> Sequence[Value]:
-            self._multiply(rows)
-            return []
-
-        self._if_working(multiply, lambda: [])
+        self._multiply(rows)
         return carried
 
     def _multiply(self, rows: Value) -> None:

@@ -7,6 +7,7 @@ factor is an expression (softmax's p).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,15 +16,7 @@ from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import DType
 from rvgpu.passes.context import Limits
-from rvgpu.passes.kernel import (
-    FLOOR,
-    IDENTITY,
-    ceil_div,
-    clamp,
-    decode,
-    frame,
-    reject,
-)
+from rvgpu.passes.kernel import FLOOR, IDENTITY, ceil_div, clamp, decode, frame, reject
 from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan, n_lanes
 from rvgpu.passes.matrix_results import Results
 from rvgpu.passes.rows import Axis, Rows
@@ -38,6 +31,10 @@ class Tiles:
     im: int
     jn: int
     bk: int
+
+    def shape(self, te: int) -> tuple[int, int]:
+        """Rows and columns of a work item."""
+        return self.wm * self.im * te, self.wn * self.jn * te
 
 
 States = list[Value | None]  # the vector states of a stream; None: it stands in scratchpad
@@ -57,7 +54,7 @@ class Operand:
     stage: Value | None = None
 
 
-class Matrix:
+class Matrix(ABC):
     """Builds the K function of one plan (see the module's first lines)."""
 
     def __init__(self, func: Func, limits: Limits, plan: MatrixPlan, tiles: Tiles) -> None:
@@ -72,7 +69,7 @@ class Matrix:
         self.R = self.em.extent(plan.stream.dim)
         self.batch_extents = [self.em.extent(d) for d in plan.batch]
         te = limits.te
-        self.bm, self.bn = tiles.wm * tiles.im * te, tiles.wn * tiles.jn * te
+        self.bm, self.bn = tiles.shape(te)
         k = self.k
         self.m_off = k.idx("mul", k.idx("div", self.warp, tiles.wn), tiles.im * te)
         self.n_off = k.idx("mul", k.idx("rem", self.warp, tiles.wn), tiles.jn * te)
@@ -200,13 +197,14 @@ class Matrix:
 
     # -- what the two kinds of kernel do differently
     def _block(self, i: Value, stage: Value, wstage: Value, carried: list[Value]) -> Sequence[Value]:
-        """One block of the streamed dim, from row `i` on; returns the carried values."""
         for op in self.operands.values():
             op.stage = wstage if op.per_item else stage
-        return self.block(i, clamp(self.k, self.k.idx("sub", self.R, i), self.tiles.bk), carried)
+        rows = clamp(self.k, self.k.idx("sub", self.R, i), self.tiles.bk)
+        return self._if_working(lambda: self.block(i, rows, carried), lambda: carried)
 
+    @abstractmethod
     def block(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
-        raise AssertionError("Gemm and Streamed say what a block is")
+        """`rows` of the streamed dim from `i` on, by a warp that has a tile; returns the carried values."""
 
     # -- vector states and anchors, as loops carry them
     def _parts(self, carried: list[Value]) -> tuple[States, list[Value]]:

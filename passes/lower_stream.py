@@ -16,11 +16,8 @@ TAU = 8.0  # a running maximum moves its anchor only when it grew by more than t
 
 class Streamed(Matrix):
     def block(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
+        """At most TE rows: atoms into tiles, then the states wave by wave, anchors moved in between."""
         assert self.tiles.bk <= self.limits.te
-        return self._if_working(lambda: self._streamed_tile(i, rows, carried), lambda: carried)
-
-    def _streamed_tile(self, position: Value, rows: Value, carried: list[Value]) -> list[Value]:
-        """A block of at most TE rows: atoms into tiles, then the states wave by wave, anchors moved in between."""
         k, em = self.k, self.em
         for atom in self.plan.atoms:
             acc = self.atom_accs[atom.value]
@@ -38,9 +35,9 @@ class Streamed(Matrix):
         for wave in self.stream.waves():
             for a in dict.fromkeys(a for s in wave for a in s.anchors):
                 if a not in moved:
-                    states, anchors = self._move_anchor(a, position, states, anchors)
+                    states, anchors = self._move_anchor(a, i, states, anchors)
                     moved.add(a)
-            states = self._wave(wave, position, rows, self._drop(states), anchors)
+            states = self._wave(wave, i, rows, self._drop(states), anchors)
         return [*(s for s in self._drop(states) if s is not None), *anchors]
 
     def _wave(self, wave: list[State], position: Value, rows: Value, states: States,

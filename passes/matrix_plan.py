@@ -82,10 +82,7 @@ def stream_block(plan: MatrixPlan, limits: Limits) -> int:
 
 def n_lanes(plan: MatrixPlan, limits: Limits, bn: int) -> int:
     """Lanes of a staged B operand: all `bn`, but no more than the dim may have when that is less than one tile."""
-    n = 1
-    for d in plan.n:
-        n *= max(1, limits.bound(d))
-    return min(bn, max(32, -(-n // 32) * 32)) if bn == limits.te else bn
+    return min(bn, max(32, -(-limits.product(plan.n) // 32) * 32)) if bn == limits.te else bn
 
 
 def leaf_of(em: Emitter, v: Value) -> Leaf | None:

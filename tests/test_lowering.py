@@ -19,7 +19,7 @@ from rvgpu.passes.tile import Tile
 from rvgpu.runtime.kernel import Kernel, load_file
 from tests import streams
 
-ROOT = Path(__file__).parents[1]
+ZOO = load_file(str(Path(__file__).parents[1] / "examples" / "zoo.rvg"))
 SPM = 1 << 18
 
 
@@ -89,7 +89,7 @@ def test_a_product_on_fewer_warps_has_the_same_bytes(tiles):
     """Warps without a tile copy their share and meet the barriers; tiles never enter the arithmetic."""
     rng = np.random.default_rng(1)
     a, b = (rng.standard_normal(s, dtype=np.float32).astype(ml_dtypes.bfloat16) for s in ((130, 75), (75, 141)))
-    kernel = Kernel(load_file(str(ROOT / "examples" / "zoo.rvg"))["gemm"])
+    kernel = Kernel(ZOO["gemm"])
     plain = kernel.compile("base").run(a, b, check=True)
     assert plain.stats["check"]["passed"]
     other = kernel.compile("base", passes=parse_passes(f"+tile{{{tiles}}}")).run(a, b)
@@ -99,5 +99,5 @@ def test_a_product_on_fewer_warps_has_the_same_bytes(tiles):
 def test_small_products_use_all_cores():
     """256^3 has four tiles of 128 x 128 and eight cores: two warps of one tile each give every core its share."""
     x = np.ones((256, 256), ml_dtypes.bfloat16)
-    r = Kernel(load_file(str(ROOT / "examples" / "zoo.rvg"))["gemm"]).compile("base").run(x, x)
+    r = Kernel(ZOO["gemm"]).compile("base").run(x, x)
     assert r.cycles <= 13_488 and (r.out == 256).all()

@@ -189,13 +189,17 @@ class K:
             self.emit("yield")
         self.emit("grid.work", [count], [], [block])
 
-    def pipe(self, w: Value, lo: Value, hi: Value, step: int, init: Sequence[Value],
+    def pipe(self, w: Value, step: int, init: Sequence[Value], span: Callable[[Value], tuple[Value, Value]],
              copy: Callable[[Value, Value, Value, Value], None],
              body: Callable[[Value, Value, Value, list[Value]], Sequence[Value]], *, private: bool) -> list[Value]:
-        """for i in lo..hi step `step`: copy(w, i, stage, wstage) starts the transfers of that step, then, when they
-        are there, body(i, stage, wstage, carried) -> next carried. `stage` in {0, 1} changes every step, `wstage`
-        every work item; the copy region uses only its arguments and values from outside grid.work. `private`: each
-        warp copies for itself (no barriers)."""
+        """lo, hi = span(w); for i in lo..hi step `step`: copy(w, i, stage, wstage) starts the transfers of that step,
+        then, when they are there, body(i, stage, wstage, carried) -> next carried. `stage` in {0, 1} changes every
+        step, `wstage` every work item; the span and copy regions use only their arguments and values from outside
+        grid.work. Either every work item has a step or none has. `private`: each warp copies for itself (no
+        barriers)."""
+        sblock = Block([Value(IDX, hint="w")])
+        with self.at(sblock):
+            self.emit("yield", list(span(sblock.args[0])))
         cblock = Block([Value(IDX, hint=h) for h in ("w", "i", "stage", "wstage")])
         with self.at(cblock):
             copy(*cblock.args)
@@ -204,7 +208,7 @@ class K:
         with self.at(bblock):
             i, stage, wstage, *carried = bblock.args
             self.emit("yield", list(body(i, stage, wstage, carried)))
-        return self.emit("pipe", [w, lo, hi, *init], [v.type for v in init], [cblock, bblock], step=step,
+        return self.emit("pipe", [w, *init], [v.type for v in init], [sblock, cblock, bblock], step=step,
                          private=private)
 
     # -- matrix tiles

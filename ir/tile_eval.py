@@ -109,8 +109,10 @@ class _Warp:
 
     def pipe(self, op: Op) -> Generator[int, None, None]:
         """Copy, wait, meet, compute, meet: what P11 overlaps."""
-        w, lo, hi, *carried = (self.env[v] for v in op.operands)
-        copy, body = op.regions
+        w, *carried = (self.env[v] for v in op.operands)
+        span, copy, body = op.regions
+        self.env[span.args[0]] = w
+        lo, hi = yield from self.block(span)
         step, private = int(op.attrs["step"]), bool(op.attrs["private"])  # type: ignore[arg-type]
         for n, i in enumerate(range(lo, hi, step)):
             self.env.update(zip(copy.args, [w, i, n % 2, 0], strict=True))

@@ -32,7 +32,7 @@ def verify_kernel(func: KFunc, spm_bytes: int | None = None) -> KFunc:
 
 SHAPES: dict[str, tuple[dict[str, str], tuple[str, ...], int]] = {  # attributes, leading operands, regions
     "for": ({"unroll": "int", "persistent": "bool?"}, ("idx",) * 3, 1), "if": ({}, ("i1",), 2),
-    "grid.work": ({}, ("idx",), 1), "pipe": ({"step": "int", "private": "bool"}, ("idx",) * 3, 2)}
+    "grid.work": ({}, ("idx",), 1), "pipe": ({"step": "int", "private": "bool"}, ("idx",), 3)}
 
 
 class _Kernel:
@@ -107,8 +107,9 @@ class _Kernel:
         elif op.name == "grid.work":
             self.region(op, 0, scope, [IDX], [])
         else:
-            self.region(op, 0, scope, [IDX] * 4, [])
-            self.region(op, 1, scope, [IDX] * 3 + carried, carried)
+            self.region(op, 0, scope, [IDX], [IDX] * 2)
+            self.region(op, 1, scope, [IDX] * 4, [])
+            self.region(op, 2, scope, [IDX] * 3 + carried, carried)
 
 
 def texts(types: Sequence[Type]) -> str:
@@ -176,7 +177,11 @@ class _Uniform:
             self.varying.update(op.results)
 
     def loop(self, op: Op, under: Op | None) -> None:
-        fixed, init = op.operands[:3], op.operands[3:]
+        leading = len(SHAPES[op.name][1])
+        fixed, init = op.operands[:leading], op.operands[leading:]
+        if op.name == "pipe":
+            self.block(op.regions[0], under)
+            fixed = [*fixed, *op.regions[0].yielded]
         uneven = any(v in self.varying for v in fixed)
         body = op.regions[-1]
         carried = body.args[len(body.args) - len(init):]

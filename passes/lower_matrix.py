@@ -136,7 +136,7 @@ class Matrix(ABC):
                 states = self._keep([k.bcast(k.sconst(IDENTITY[s.kind], s.dtype), self.vl_m[0], te) for s in self.plan.vectors])
                 init = [s for s in states if s is not None]
                 init += [k.bcast(k.sconst(self.bottom(a), DType.f32), self.vl_m[0], te) for a in range(len(self.stream.anchor_needs))]
-                out = k.pipe(w, self.zero, self.R, t.bk, init, self._copy, self._block, private=False)
+                out = k.pipe(w, t.bk, init, lambda _: (self.zero, self.R), self._copy, self._block, private=False)
 
                 def end() -> Sequence[Value]:
                     Results(self).store(*self._parts(out), n0)

@@ -125,7 +125,7 @@ class _Vector:
                 item(first_row(w))
                 return []
 
-            k.pipe(w, lo, hi, 1, [], copy, step, private=True)
+            k.pipe(w, 1, [], lambda _: (lo, hi), copy, step, private=True)
 
         k.work(count, body)
         return k.func

@@ -30,16 +30,18 @@ class PipelineDma:
         return [func]
 
 
-def _copies(k: K, pipe: Op, args: Sequence[Value]) -> None:
-    region = pipe.regions[0]
-    k.block.ops += clone(region, dict(zip(region.args, args, strict=True)))
+def _inline(k: K, region: Block, args: Sequence[Value]) -> list[Value]:
+    """A copy of the region at the cursor; what it yields."""
+    mapping = dict(zip(region.args, args, strict=True))
+    k.block.ops += clone(region, mapping)
+    return [mapping.get(v, v) for v in region.yielded]
 
 
 def _expand(func: KFunc, loop: Op, pipe: Op) -> None:
     k = K(func)
     k.loc = loop.loc
     count, ctas = loop.operands[1], loop.operands[2]
-    lo, hi = pipe.operands[1], pipe.operands[2]
+    span, copy, compute = pipe.regions
     step = pipe.attrs["step"]
     assert isinstance(step, int)
     body = loop.regions[0]
@@ -52,10 +54,11 @@ def _expand(func: KFunc, loop: Op, pipe: Op) -> None:
     head = Block()
     with k.at(head):
         zero = k.const(0)
+        lo, hi = _inline(k, span, [loop.operands[0]])
         some = k.s("and", k.cmp("lt", loop.operands[0], count), k.cmp("lt", lo, hi))
 
         def first() -> list[Value]:
-            _copies(k, pipe, [loop.operands[0], lo, zero, zero])
+            _inline(k, copy, [loop.operands[0], lo, zero, zero])
             return []
 
         k.if_(some, first)
@@ -65,6 +68,9 @@ def _expand(func: KFunc, loop: Op, pipe: Op) -> None:
     # the block loop in place of the pipe
     inner = Block()
     with k.at(inner):
+        next_lo, _ = _inline(k, span, [k.idx("add", w, ctas)])
+        lo, hi = _inline(k, span, [w])
+
         def block(i: Value, carried: list[Value]) -> list[Value]:
             stage, *states = carried
             k.dma_wait(0)
@@ -73,25 +79,24 @@ def _expand(func: KFunc, loop: Op, pipe: Op) -> None:
             after = k.idx("add", i, step)
             last = k.cmp("ge", after, hi)
             next_w = k.idx_select(last, k.idx("add", w, ctas), w)
-            next_i = k.idx_select(last, lo, after)
+            next_i = k.idx_select(last, next_lo, after)
             next_stage = k.idx("sub", 1, stage)
             next_parity = k.idx_select(last, k.idx("sub", 1, counters[1]), counters[1])
 
             def ahead() -> list[Value]:
-                _copies(k, pipe, [next_w, next_i, next_stage, next_parity])
+                _inline(k, copy, [next_w, next_i, next_stage, next_parity])
                 return []
 
             k.if_(k.cmp("lt", next_w, count), ahead)
-            region = pipe.regions[1]
-            mapping = dict(zip(region.args, [i, stage, counters[1], *states], strict=True))
-            yielded = [mapping.get(v, v) for v in region.yielded]
-            ops = region.ops[:-1]
+            mapping = dict(zip(compute.args, [i, stage, counters[1], *states], strict=True))
+            yielded = [mapping.get(v, v) for v in compute.yielded]
+            ops = compute.ops[:-1]
             inside = Block(ops=ops)
             substitute(inside, mapping)
             k.block.ops += ops
             return [next_stage, *yielded]
 
-        out = k.for_(lo, hi, step, [counters[0], *pipe.operands[3:]], block)
+        out = k.for_(lo, hi, step, [counters[0], *pipe.operands[1:]], block)
         parity = k.idx("sub", 1, counters[1])
     here = body.ops.index(pipe)
     body.ops[here:here + 1] = inner.ops

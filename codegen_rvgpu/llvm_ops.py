@@ -177,6 +177,12 @@ class _Emit:
             return self.w.let(SCALAR[t.dtype], f"sitofp {x} to {SCALAR[t.dtype]}")
         return self.w.let(SCALAR[t.dtype], f"trunc {x} to {SCALAR[t.dtype]}")
 
+    def op_idx_from_s(self, op: Op) -> Val:
+        t = op.operands[0].type
+        assert isinstance(t, ScalarType)
+        x = self.val(op.operands[0])
+        return x if x.type == "i64" else self.w.let("i64", f"{'zext' if t.dtype == DType.u8 else 'sext'} {x} to i64")
+
     def op_s_cast(self, op: Op) -> Val:
         x = self.val(op.operands[0])
         src, dst = op.operands[0].type, op.results[0].type

@@ -117,6 +117,10 @@ class K:
         return self._one("s.from_idx", [x], ScalarType(dtype))
 
     # -- memory. Extents and strides in elements, one idx per axis.
+    def idx_from_s(self, x: Value) -> Value:
+        """An integer scalar as an index, with its sign."""
+        return self._one("idx.from_s", [x], IDX)
+
     def mem_arg(self, name: str, dtype: DType, extents: Sequence[Value], strides: Sequence[Value]) -> Value:
         """A view of argument tensor `name`: operands extents then strides."""
         return self._one("mem.arg", [*extents, *strides], MemType("dram", len(extents), dtype), name=name)

@@ -170,6 +170,9 @@ class _Warp:
     def op_s_from_idx(self, op: Op, xs: list[Any]) -> Any:
         return _np(op.results[0]).type(xs[0])
 
+    def op_idx_from_s(self, op: Op, xs: list[Any]) -> Any:
+        return int(xs[0])
+
     def op_mem_arg(self, op: Op, xs: list[Any]) -> Any:
         n = len(xs) // 2
         return Mem(self.tensors[str(op.attrs["name"])].reshape(-1), 0, xs[:n], xs[n:])

@@ -216,6 +216,7 @@ ROWS = [
     *(row(f"idx.{n}", "idx idx -> idx") for n in ("add", "sub", "mul", "div", "rem", "min", "max")),
     row("idx.cmp", "idx idx -> i1", pred, pred="str"),
     row("idx.select", "i1 idx idx -> idx"),
+    row("idx.from_s", "s -> idx"),
     row("dim", "-> idx", name="str"),
     *(row(n, "-> idx") for n in SPECIALS),
     row("scalar", "-> s", name="str"),

@@ -119,6 +119,10 @@ class Matrix(ABC):
         *batch, mt, nt = decode(self.k, w, [*self.batch_extents, self.m_tiles, self.n_tiles])
         return batch, self.k.idx("mul", mt, self.bm), self.k.idx("mul", nt, self.bn)
 
+    def _span(self, w: Value) -> tuple[Value, Value]:
+        """The part of the streamed dim that work item w goes through."""
+        return self.zero, self.R
+
     def _item(self, w: Value) -> None:
         k, em, t = self.k, self.em, self.tiles
         batch, m0, n0 = self._tile_of(w)
@@ -136,7 +140,7 @@ class Matrix(ABC):
                 states = self._keep([k.bcast(k.sconst(IDENTITY[s.kind], s.dtype), self.vl_m[0], te) for s in self.plan.vectors])
                 init = [s for s in states if s is not None]
                 init += [k.bcast(k.sconst(self.bottom(a), DType.f32), self.vl_m[0], te) for a in range(len(self.stream.anchor_needs))]
-                out = k.pipe(w, t.bk, init, lambda _: (self.zero, self.R), self._copy, self._block, private=False)
+                out = k.pipe(w, t.bk, init, self._span, self._copy, self._block, private=False)
 
                 def end() -> Sequence[Value]:
                     Results(self).store(*self._parts(out), n0)

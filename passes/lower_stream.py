@@ -5,19 +5,73 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rvgpu.ir.core import Value
+from rvgpu.ir.core import Func, Value
 from rvgpu.ir.types import DType, VecType
-from rvgpu.passes.kernel import REDUCE_OP, State, safe_anchor
-from rvgpu.passes.lower_matrix import Matrix, Operand, States
+from rvgpu.passes.context import Limits
+from rvgpu.passes.kernel import REDUCE_OP, State, clamp, decode, safe_anchor
+from rvgpu.passes.lower_matrix import Matrix, Operand, States, Tiles
+from rvgpu.passes.masksplit import Ranges, find_masks, grows_with, nothing, span, whole
+from rvgpu.passes.matrix_plan import MatrixPlan
 from rvgpu.passes.rows import Axis, Rows
 
 TAU = 8.0  # a running maximum moves its anchor only when it grew by more than this (then exp's argument stays <= TAU)
 
 
 class Streamed(Matrix):
+    def __init__(self, func: Func, limits: Limits, plan: MatrixPlan, tiles: Tiles) -> None:
+        super().__init__(func, limits, plan, tiles)
+        self.masks = find_masks(self.em, self.stream)
+        self.later_is_longer = grows_with(self.em, self.masks, plan.m)
+
+    def _tile_of(self, w: Value) -> tuple[list[Value], Value, Value]:
+        if not self.later_is_longer:
+            return super()._tile_of(w)
+        k = self.k
+        mt, *batch, nt = decode(k, w, [self.m_tiles, *self.batch_extents, self.n_tiles])
+        mt = k.idx("sub", k.idx("sub", self.m_tiles, 1), mt)
+        return batch, k.idx("mul", mt, self.bm), k.idx("mul", nt, self.bn)
+
+    def _span(self, w: Value) -> tuple[Value, Value]:
+        """Whole blocks between the first and the last element that no mask leaves out; one block where there is none."""
+        k, em, bk = self.k, self.em, self.tiles.bk
+        if not self.masks:
+            return super()._span(w)
+        batch, m0, _ = self._tile_of(w)
+        count = clamp(k, k.idx("sub", self.M, m0), self.bm)
+        rows = Axis(self.plan.m, m0)
+        with em.scope([rows, *(Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True))]):
+            lo, hi = span(self.masks, Ranges(em, self.stream.dim, rows, count))
+        end = k.idx("max", k.idx("sub", self.R, 1), 0)
+        lo = self.zero if lo is None else k.idx("mul", k.idx("div", clamp(k, lo, end), bk), bk)
+        return lo, self.R if hi is None else k.idx("min", k.idx("max", hi, k.idx("add", lo, 1)), self.R)
+
     def block(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         """At most TE rows: atoms into tiles, then the states wave by wave, anchors moved in between."""
         assert self.tiles.bk <= self.limits.te
+        if not self.masks:
+            self._atoms()
+            return self._states(i, rows, carried)
+        k = self.k
+        r = Ranges(self.em, self.stream.dim, Axis(self.plan.m, self.m0), self.vl_m[0], (i, k.idx("sub", k.idx("add", i, rows), 1)))
+        skip, free = nothing(self.masks, r), whole(self.masks, r)
+
+        def some() -> Sequence[Value]:
+            self._atoms()
+            return k.if_(free, lambda: self._unmasked(i, rows, carried), lambda: self._states(i, rows, carried))
+
+        return some() if skip is None else k.if_(skip, lambda: carried, some)
+
+    def _unmasked(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
+        """`_states` without the masks' selects."""
+        for m in self.masks:
+            self.em.alias[m.select] = m.kept
+        out = self._states(i, rows, carried)
+        for m in self.masks:
+            del self.em.alias[m.select]
+        return out
+
+    def _atoms(self) -> None:
+        """The block's products with the streamed dim along the rows of tiles."""
         k, em = self.k, self.em
         for atom in self.plan.atoms:
             acc = self.atom_accs[atom.value]
@@ -30,6 +84,8 @@ class Streamed(Matrix):
                 return []
 
             k.for_(0, self._rounded(em.extent(atom.dim)), self.kmax, [], mul)
+
+    def _states(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         states, anchors = self._parts(carried)
         moved: set[int] = set()
         for wave in self.stream.waves():

@@ -20,6 +20,8 @@ def compile_llvm(text: str, vlen: int) -> Code:
     """Optimises at O2 and emits; raises RuntimeError with LLVM's message where it reports one (it may also abort)."""
     import llvmlite.binding as llvm
 
+    import os
+    for o in os.environ.get("RV_OPTS", "").split(): llvm.set_option("", o)
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     target = llvm.Target.from_triple(TRIPLE)

@@ -34,12 +34,25 @@ def spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
     return sum(2 * b for b, _, _ in _operand_bytes(plan, limits, t)) + 1024 + limits.warps * rows * limits.te * 4
 
 
+def _visited(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
+    """Elements of the streamed dim that a work item goes through, on average over those of a lower triangle."""
+    r = limits.bound(plan.stream.dim)
+    if not plan.later_is_longer:
+        return r
+    inner = limits.bound(plan.m[-1])
+    rows = min(inner, t.inner_rows(limits.te) if t.wo else t.shape(limits.te)[0])
+    return max(min(r, t.bk), r - (inner - rows) // 2)
+
+
 def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> float:
     """Estimated cycles of the launch (see the module's first lines)."""
     assert plan.dtype in MATRIX_DTYPES
     bm, bn = t.shape(limits.te)
     m, n, r, batch = (limits.product(dims) for dims in (plan.m, plan.n, (plan.stream.dim,), plan.batch))
-    items = batch * -(-m // bm) * -(-n // bn)
+    m_tiles = -(-m // bm)
+    if t.wo:
+        m_tiles = -(-limits.product(plan.m[:-1]) // t.wo) * -(-limits.bound(plan.m[-1]) // t.inner_rows(limits.te))
+    items = batch * m_tiles * -(-n // bn)
     per_core = -(-items // f.cores)
     used_m, used_n = min(bm, m), min(bn, n)
     bk = min(t.bk, r)
@@ -67,5 +80,5 @@ def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> float:
     epilogue = used_m * used_n * 4 * len(plan.products) / f.tile_move_bytes * 1.5
     fill = f.dram_latency + dma + item_dma
     dram = batch * (m * r + n * r + m * n) * plan.dtype.bits / 8 / f.dram_bytes
-    work = per_core * (-(-r // t.bk) * step + epilogue)
+    work = per_core * (-(-_visited(plan, limits, t) // t.bk) * step + epilogue)
     return f.launch + fill + max(work, dram) + 0.1 * min(work, dram)  # a tenth of the lesser one does not hide behind the other

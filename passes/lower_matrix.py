@@ -24,17 +24,23 @@ from rvgpu.passes.rows import Axis, Rows
 
 @dataclass(frozen=True)
 class Tiles:
-    """wm x wn warps, each im x jn accumulator tiles; bk of the streamed dim per block."""
+    """wm x wn warps, each im x jn accumulator tiles; bk of the streamed dim per block. `wo` of the wm warps stand side by side along the outer
+    m dims, each at its own coordinate there; 0: the m dims run as one axis through warps and lanes."""
 
     wm: int
     wn: int
     im: int
     jn: int
     bk: int
+    wo: int = 0
 
     def shape(self, te: int) -> tuple[int, int]:
         """Rows and columns of a work item."""
         return self.wm * self.im * te, self.wn * self.jn * te
+
+    def inner_rows(self, te: int) -> int:
+        """Rows of a work item along the innermost m dim when wo > 0."""
+        return self.wm // self.wo * self.im * te
 
 
 States = list[Value | None]  # the vector states of a stream; None: it stands in scratchpad
@@ -54,6 +60,16 @@ class Operand:
     stage: Value | None = None
 
 
+@dataclass(frozen=True)
+class Lanes:
+    """Elements of a tensor that go to lanes `at` .. `at + cap` of a buffer: `count` of them, zeros behind. None, 0: the whole buffer."""
+
+    axis: Axis
+    count: Value
+    at: Value | None = None
+    cap: int = 0
+
+
 class Matrix(ABC):
     """Builds the K function of one plan (see the module's first lines)."""
 
@@ -71,7 +87,8 @@ class Matrix(ABC):
         te = limits.te
         self.bm, self.bn = tiles.shape(te)
         k = self.k
-        self.m_off = k.idx("mul", k.idx("div", self.warp, tiles.wn), tiles.im * te)
+        self.m_warp = k.idx("div", self.warp, tiles.wn)
+        self.m_off = k.idx("mul", self.m_warp, tiles.im * te)
         self.n_off = k.idx("mul", k.idx("rem", self.warp, tiles.wn), tiles.jn * te)
         self.working: Value | None = None  # whether this warp has a tile; None: all have one
         if tiles.wm * tiles.wn < limits.warps:
@@ -79,7 +96,7 @@ class Matrix(ABC):
             self.m_off = k.idx_select(self.working, self.m_off, 0)
         # rows of a score tile, and lanes of a B operand: TE, or the block's or the buffer's where those are smaller
         self.keys = self.te if tiles.bk >= te else k.idx("min", self.te, tiles.bk)
-        self.m_tiles, self.n_tiles = ceil_div(k, self.M, self.bm), ceil_div(k, self.N, self.bn)
+        self.m_tiles, self.n_tiles = self._m_tiles(), ceil_div(k, self.N, self.bn)
         self.operands: dict[tuple[Value, str], Operand] = {}
         for p in plan.products:
             if p.a is not None:
@@ -115,9 +132,19 @@ class Matrix(ABC):
         k.work(count, self._item)
         return k.func
 
+    def _m_tiles(self) -> Value:
+        return ceil_div(self.k, self.M, self.bm)
+
     def _tile_of(self, w: Value) -> tuple[list[Value], Value, Value]:
+        """Batch coordinates, tile of rows, first column."""
         *batch, mt, nt = decode(self.k, w, [*self.batch_extents, self.m_tiles, self.n_tiles])
-        return batch, self.k.idx("mul", mt, self.bm), self.k.idx("mul", nt, self.bn)
+        return batch, mt, self.k.idx("mul", nt, self.bn)
+
+    def _rows_of(self, mt: Value) -> tuple[Value, list[Value]]:
+        """This warp's first row in a tile of rows, and how many rows each of its accumulator tiles has."""
+        k, te = self.k, self.limits.te
+        m0 = k.idx("add", k.idx("mul", mt, self.bm), self.m_off)
+        return m0, [clamp(k, k.idx("sub", self.M, k.idx("add", m0, i * te)), self.te) for i in range(self.tiles.im)]
 
     def _span(self, w: Value) -> tuple[Value, Value]:
         """The part of the streamed dim that work item w goes through."""
@@ -125,10 +152,9 @@ class Matrix(ABC):
 
     def _item(self, w: Value) -> None:
         k, em, t = self.k, self.em, self.tiles
-        batch, m0, n0 = self._tile_of(w)
-        self.m0, self.n0 = k.idx("add", m0, self.m_off), k.idx("add", n0, self.n_off)
+        batch, mt, n0 = self._tile_of(w)
+        (self.m0, self.vl_m), self.n0 = self._rows_of(mt), k.idx("add", n0, self.n_off)
         te = self.limits.te
-        self.vl_m = [clamp(k, k.idx("sub", self.M, k.idx("add", self.m0, i * te)), self.te) for i in range(t.im)]
         self.vl_n = [clamp(k, k.idx("sub", self.N, k.idx("add", self.n0, j * te)), self.te) for j in range(t.jn)]
         with em.scope([Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)]):
             for tiles in self.accs.values():
@@ -154,40 +180,49 @@ class Matrix(ABC):
     # -- staging
     def _copy(self, w: Value, i: Value, stage: Value, wstage: Value) -> None:
         k, em = self.k, self.em
-        batch, m0, n0 = self._tile_of(w)
-        left_r = k.idx("sub", self.R, i)
-        extent = {"m": clamp(k, k.idx("sub", self.M, m0), self.bm), "n": clamp(k, k.idx("sub", self.N, n0), self.bn),
-                  "r": clamp(k, left_r, self.tiles.bk)}
-        axes = {"m": Axis(self.plan.m, m0), "n": Axis(self.plan.n, n0), "r": Axis((self.stream.dim,), i)}
+        batch, mt, n0 = self._tile_of(w)
+        rows, all_warps = self._staged_rows(mt)
+        r = Lanes(Axis((self.stream.dim,), i), clamp(k, k.idx("sub", self.R, i), self.tiles.bk))
+        lanes = {"m": rows, "n": Lanes(Axis(self.plan.n, n0), clamp(k, k.idx("sub", self.N, n0), self.bn)), "r": r}
+        first = k.cmp("eq", i, self._span(w)[0]) if any(op.per_item for op in self.operands.values()) else None
         with em.scope([Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)]):
             for number, op in enumerate(self.operands.values()):
-                mine = k.cmp("eq", self.warp, number % self.limits.warps)
+                mine = self.working if op.lane == "m" and all_warps else k.cmp("eq", self.warp, number % self.limits.warps)
                 if op.per_item:
-                    mine = k.s("and", mine, k.cmp("eq", i, 0))
+                    assert first is not None
+                    mine = first if mine is None else k.s("and", mine, first)
 
                 def go(op: Operand = op) -> Sequence[Value]:
                     # each operand has its own roles for dims: D is contracted in q @ k and a column in p @ v
-                    k_axis = axes["r"] if op.k_dim == self.stream.dim else Axis((op.k_dim,), k.const(0))
-                    with em.scope([axes[op.lane], k_axis]):
-                        self._transfer(op, axes[op.lane], extent, wstage if op.per_item else stage)
+                    k_axis = r.axis if op.k_dim == self.stream.dim else Axis((op.k_dim,), k.const(0))
+                    k_count = r.count if op.k_dim == self.stream.dim else em.extent(op.k_dim)
+                    with em.scope([lanes[op.lane].axis, k_axis]):
+                        self._transfer(op, lanes[op.lane], k_count, wstage if op.per_item else stage)
                     return []
 
-                k.if_(mine, go)
+                if mine is None:
+                    go()
+                else:
+                    k.if_(mine, go)
 
-    def _transfer(self, op: Operand, lane_axis: Axis, extent: dict[str, Value], stage: Value) -> None:
+    def _staged_rows(self, mt: Value) -> tuple[Lanes, bool]:
+        """The rows that one transfer brings, and whether every working warp brings its own."""
+        m0 = self.k.idx("mul", mt, self.bm)
+        return Lanes(Axis(self.plan.m, m0), clamp(self.k, self.k.idx("sub", self.M, m0), self.bm)), False
+
+    def _transfer(self, op: Operand, lanes: Lanes, rows: Value, stage: Value) -> None:
         k, em = self.k, self.em
         name, dims, dtype = em.tensors[op.leaf.value]
         parts = em.groups(dims, op.leaf.sub)
         mem, _ = em.address(name, dims, dtype, op.leaf.sub, 0)
-        lane_at = next(n for n, (_, axis, _) in enumerate(parts) if axis is lane_axis)
+        lane_at = next(n for n, (_, axis, _) in enumerate(parts) if axis is lanes.axis)
         k_at = next(n for n, (_, axis, _) in enumerate(parts) if op.k_dim in axis.dims)
-        rows = extent["r"] if op.k_dim == self.stream.dim else em.extent(op.k_dim)
-        dst = k.mem_at(op.buffer, [stage, k.const(0), k.const(0)])
-        k_cap, lane_cap = k.const(op.k_cap), k.const(op.lane_cap)
+        dst = k.mem_at(op.buffer, [stage, k.const(0), lanes.at or k.const(0)])
+        k_cap, lane_cap = k.const(op.k_cap), k.const(lanes.cap or op.lane_cap)
         if lane_at == len(parts) - 1:
-            k.dma_load(dst, mem, rows, extent[op.lane], k_cap, lane_cap, src_axes=(k_at, lane_at), dst_axes=(1, 2))
+            k.dma_load(dst, mem, rows, lanes.count, k_cap, lane_cap, src_axes=(k_at, lane_at), dst_axes=(1, 2))
         elif k_at == len(parts) - 1:
-            k.dma_load(dst, mem, extent[op.lane], rows, lane_cap, k_cap, src_axes=(lane_at, k_at), dst_axes=(2, 1))
+            k.dma_load(dst, mem, lanes.count, rows, lane_cap, k_cap, src_axes=(lane_at, k_at), dst_axes=(2, 1))
         else:
             raise reject(f"neither the contracted dim nor a free dim of {name} is innermost in memory", op.leaf.value)
 

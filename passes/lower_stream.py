@@ -5,42 +5,74 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rvgpu.ir.core import Func, Value
+from rvgpu.ir.core import Value
 from rvgpu.ir.types import DType, VecType
-from rvgpu.passes.context import Limits
-from rvgpu.passes.kernel import REDUCE_OP, State, clamp, decode, safe_anchor
-from rvgpu.passes.lower_matrix import Matrix, Operand, States, Tiles
-from rvgpu.passes.masksplit import Ranges, find_masks, grows_with, nothing, span, whole
-from rvgpu.passes.matrix_plan import MatrixPlan
+from rvgpu.passes.kernel import REDUCE_OP, State, ceil_div, clamp, decode, safe_anchor
+from rvgpu.passes.lower_matrix import Lanes, Matrix, Operand, States
+from rvgpu.passes.masksplit import Ranges, nothing, span, whole
 from rvgpu.passes.rows import Axis, Rows
 
 TAU = 8.0  # a running maximum moves its anchor only when it grew by more than this (then exp's argument stays <= TAU)
 
 
 class Streamed(Matrix):
-    def __init__(self, func: Func, limits: Limits, plan: MatrixPlan, tiles: Tiles) -> None:
-        super().__init__(func, limits, plan, tiles)
-        self.masks = find_masks(self.em, self.stream)
-        self.later_is_longer = grows_with(self.em, self.masks, plan.m)
+    # -- work items: which rows, and which part of the streamed dim
+    def _m_tiles(self) -> Value:
+        """Tiles of rows: all of one axis, or (wo > 0) those of the innermost m dim times groups of `wo` along the outer ones."""
+        if not self.tiles.wo:
+            return super()._m_tiles()
+        self.inner = self.em.extent(self.plan.m[-1])
+        self.outer = self.em.product(self.plan.m[:-1])
+        self.groups = ceil_div(self.k, self.outer, self.tiles.wo)
+        return self.k.idx("mul", ceil_div(self.k, self.inner, self.tiles.inner_rows(self.limits.te)), self.groups)
 
     def _tile_of(self, w: Value) -> tuple[list[Value], Value, Value]:
-        if not self.later_is_longer:
+        if not self.plan.later_is_longer:
             return super()._tile_of(w)
         k = self.k
         mt, *batch, nt = decode(k, w, [self.m_tiles, *self.batch_extents, self.n_tiles])
-        mt = k.idx("sub", k.idx("sub", self.m_tiles, 1), mt)
-        return batch, k.idx("mul", mt, self.bm), k.idx("mul", nt, self.bn)
+        return batch, k.idx("sub", k.idx("sub", self.m_tiles, 1), mt), k.idx("mul", nt, self.bn)
+
+    def _inner_tile(self, mt: Value) -> tuple[Value, Value]:
+        """First row along the innermost m dim, and the group along the outer ones, of a tile of rows; groups are neighbours."""
+        tile, group = decode(self.k, mt, [self.zero, self.groups])
+        return self.k.idx("mul", tile, self.tiles.inner_rows(self.limits.te)), group
+
+    def _rows_of(self, mt: Value) -> tuple[Value, list[Value]]:
+        if not self.tiles.wo:
+            return super()._rows_of(mt)
+        k, t = self.k, self.tiles
+        first, group = self._inner_tile(mt)
+        apart = t.wm // t.wo
+        inner = k.idx("add", first, k.idx("mul", k.idx("rem", self.m_warp, apart), self.limits.te)) if apart > 1 else first
+        outer = k.idx("add", k.idx("mul", group, t.wo), k.idx("div", self.m_warp, apart))
+        left = k.idx_select(k.cmp("lt", outer, self.outer), k.idx("sub", self.inner, inner), 0)
+        return k.idx("add", k.idx("mul", outer, self.inner), inner), [clamp(k, left, self.te)]
+
+    def _staged_rows(self, mt: Value) -> tuple[Lanes, bool]:
+        if not self.tiles.wo:
+            return super()._staged_rows(mt)
+        m0, (count,) = self._rows_of(mt)
+        return Lanes(Axis(self.plan.m, m0), count, self.m_off, self.limits.te), True
+
+    def _item_ranges(self, mt: Value) -> Ranges:
+        """Intervals over a tile of rows."""
+        k, em, m, r = self.k, self.em, self.plan.m, self.stream.dim
+        if not self.tiles.wo:
+            m0 = k.idx("mul", mt, self.bm)
+            return Ranges(em, r, Axis(m, m0), clamp(k, k.idx("sub", self.M, m0), self.bm))
+        first, _ = self._inner_tile(mt)
+        count = clamp(k, k.idx("sub", self.inner, first), self.tiles.inner_rows(self.limits.te))
+        return Ranges(em, r, Axis(m[-1:], first), count, free=m[:-1])
 
     def _span(self, w: Value) -> tuple[Value, Value]:
         """Whole blocks between the first and the last element that no mask leaves out; one block where there is none."""
         k, em, bk = self.k, self.em, self.tiles.bk
-        if not self.masks:
+        if not self.plan.masks:
             return super()._span(w)
-        batch, m0, _ = self._tile_of(w)
-        count = clamp(k, k.idx("sub", self.M, m0), self.bm)
-        rows = Axis(self.plan.m, m0)
-        with em.scope([rows, *(Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True))]):
-            lo, hi = span(self.masks, Ranges(em, self.stream.dim, rows, count))
+        batch, mt, _ = self._tile_of(w)
+        with em.scope([Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)]):
+            lo, hi = span(self.plan.masks, self._item_ranges(mt))
         end = k.idx("max", k.idx("sub", self.R, 1), 0)
         lo = self.zero if lo is None else k.idx("mul", k.idx("div", clamp(k, lo, end), bk), bk)
         return lo, self.R if hi is None else k.idx("min", k.idx("max", hi, k.idx("add", lo, 1)), self.R)
@@ -48,12 +80,12 @@ class Streamed(Matrix):
     def block(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         """At most TE rows: atoms into tiles, then the states wave by wave, anchors moved in between."""
         assert self.tiles.bk <= self.limits.te
-        if not self.masks:
+        if not self.plan.masks:
             self._atoms()
             return self._states(i, rows, carried)
         k = self.k
         r = Ranges(self.em, self.stream.dim, Axis(self.plan.m, self.m0), self.vl_m[0], (i, k.idx("sub", k.idx("add", i, rows), 1)))
-        skip, free = nothing(self.masks, r), whole(self.masks, r)
+        skip, free = nothing(self.plan.masks, r), whole(self.plan.masks, r)
 
         def some() -> Sequence[Value]:
             self._atoms()
@@ -63,10 +95,10 @@ class Streamed(Matrix):
 
     def _unmasked(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         """`_states` without the masks' selects."""
-        for m in self.masks:
+        for m in self.plan.masks:
             self.em.alias[m.select] = m.kept
         out = self._states(i, rows, carried)
-        for m in self.masks:
+        for m in self.plan.masks:
             del self.em.alias[m.select]
         return out
 

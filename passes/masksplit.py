@@ -137,11 +137,11 @@ def _form(em: Emitter, v: Value) -> Form | None:
 
 
 class Ranges:
-    """Intervals of forms for the coordinates in scope: the streamed dim in [block lo, block hi], lanes of `rows` (the m dims' axis) from its
-    base on, `count` of them, every other dim at one coordinate."""
+    """Intervals of forms for the coordinates in scope: the streamed dim in [block lo, block hi], `rows` from its base on, `count` of them,
+    `free` dims anywhere, every other dim at one coordinate."""
 
-    def __init__(self, em: Emitter, dim: Dim, rows: Axis, count: Value, block: Pair | None = None) -> None:
-        self.em, self.k, self.dim, self.rows, self.count, self.block = em, em.k, dim, rows, count, block
+    def __init__(self, em: Emitter, dim: Dim, rows: Axis, count: Value, block: Pair | None = None, free: tuple[Dim, ...] = ()) -> None:
+        self.em, self.k, self.dim, self.rows, self.count, self.block, self.free = em, em.k, dim, rows, count, block, free
         self._seen: dict[Value | Dim, Pair | None] = {}
 
     def of(self, form: Form) -> Pair | None:
@@ -169,11 +169,13 @@ class Ranges:
             return self.block
         if d in self.rows.dims:
             return self._along_rows(d)
+        if d in self.free:
+            return None
         at = self.em.axis_of(d)[1].base
         return at, at
 
     def _exact(self, v: Value) -> Pair | None:
-        if self.dim in v.tensor.dims or set(self.rows.dims) & set(v.tensor.dims):
+        if {self.dim, *self.rows.dims, *self.free} & set(v.tensor.dims):
             return None
         at = self.k.idx_from_s(self.em.one(v))
         return at, at

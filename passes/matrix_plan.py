@@ -10,6 +10,7 @@ from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import DType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import State, Stream, find_stream, frame, reject
+from rvgpu.passes.masksplit import Mask, find_masks, grows_with
 from rvgpu.passes.rows import Emitter, Piece, Sub
 
 KMAX = {8: 4, 16: 2, 32: 1, 64: 1}
@@ -55,6 +56,8 @@ class MatrixPlan:
     m: tuple[Dim, ...]
     n: tuple[Dim, ...]
     dtype: DType  # of the operands
+    masks: list[Mask]
+    later_is_longer: bool  # later rows keep more of the streamed dim (causal attention)
     leaves: list[Leaf] = field(default_factory=list)
 
     @property
@@ -150,7 +153,8 @@ def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
     batch = tuple(dict.fromkeys(d for d in [*extra_m, *extra_n, *every] if d not in m and d not in n and d != r and d not in inner))
     batch = tuple(sorted(batch, key=lambda d: every.index(d)))
     vectors = [s for s in stream.states if not s.contraction]
-    return MatrixPlan(stream, products, vectors, atoms, batch, m, n, lhs.tensor.dtype, leaves)
+    masks = find_masks(em, stream)
+    return MatrixPlan(stream, products, vectors, atoms, batch, m, n, lhs.tensor.dtype, masks, grows_with(em, masks, m), leaves)
 
 
 def _mergeable(group: tuple[Dim, ...], orders: Sequence[tuple[Dim, ...]]) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:

@@ -22,7 +22,7 @@ from rvgpu.passes.lower_vector import lower_vector
 from rvgpu.passes.matrix_plan import MatrixPlan, plan_matrix, stream_block
 
 NO_CODE = frozenset({DType.e4m3, DType.e5m2, DType.i4})
-FIELDS = ("wm", "wn", "im", "jn", "bk")
+FIELDS = ("wm", "wn", "im", "jn", "bk", "wo")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Tile:
     im: int = 0
     jn: int = 0
     bk: int = 0
+    wo: int = 0
 
     name = "tile"
     level = "tensor"
@@ -50,7 +51,8 @@ class Tile:
             raise RvgpuError("E304", f"kernel {func.name} needs the value of {', '.join(missing)}: it decides the scratchpad's layout",
                              func.loc).hint(f"compile({', '.join(f'{m}=...' for m in missing)}) or -D {missing[0]}=...")
         chosen, cycles = self.choose(plan, limits, context.facts)
-        context.remarks.append(Remark(f"{func.name}: {chosen.wm} x {chosen.wn} warps of {chosen.im} x {chosen.jn} tiles, blocks of {chosen.bk}; "
+        apart = f" ({chosen.wo} apart)" if chosen.wo else ""
+        context.remarks.append(Remark(f"{func.name}: {chosen.wm} x {chosen.wn} warps{apart} of {chosen.im} x {chosen.jn} tiles, blocks of {chosen.bk}; "
                                       f"{spm_bytes(plan, limits, chosen)} bytes of scratchpad, about {cycles:.0f} cycles"))
         context.predicted[func.name] = cycles
         return [(Streamed if plan.streamed_rows else Gemm)(func, limits, plan, chosen).build()]
@@ -86,8 +88,12 @@ class Tile:
         warps = limits.warps
         per_tile = len(plan.products)
         divisors = [n for n in range(1, warps + 1) if warps % n == 0]
-        sides = [(wm, 1) for wm in divisors] if plan.streamed_rows else [(n // wn, wn) for n in divisors for wn in divisors if n % wn == 0]
-        for wm, wn in sides:
+        if plan.streamed_rows:
+            outer = limits.product(plan.m[:-1])
+            sides = [(wm, 1, wo) for wm in divisors for wo in (0, *(d for d in divisors if wm % d == 0 and d <= outer and len(plan.m) > 1))]
+        else:
+            sides = [(n // wn, wn, 0) for n in divisors for wn in divisors if n % wn == 0]
+        for wm, wn, wo in sides:
             for im in (1,) if plan.streamed_rows else (1, 2, 4):
                 for jn in (1, 2, 3, 4):
                     if im * jn * per_tile + len(plan.atoms) > 4:
@@ -95,7 +101,7 @@ class Tile:
                     if not plan.streamed_rows and im + jn * per_tile > 4:
                         continue  # four operand groups of eight registers each
                     for bk in (stream_block(plan, limits),) if plan.streamed_rows else (32, 64, 128, 256):
-                        t = Tiles(wm, wn, im, jn, bk)
+                        t = Tiles(wm, wn, im, jn, bk, wo)
                         if all(getattr(self, f) in (0, getattr(t, f)) for f in FIELDS):
                             yield t
 

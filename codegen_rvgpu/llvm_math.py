@@ -85,14 +85,14 @@ class Lanes:
         mangle = [x.vec.mangled if x.vec is not None else SHORT[x.type] for x in xs[1:]]
         return self.w.rvv(name, out or self.v, xs, self.vl, frm=frm, mangle=mangle)
 
-    def fma(self, a: Val, b: Val, c: Val) -> Val:
-        """a*b + c, fused; c becomes the accumulator, a or b may be a scalar."""
+    def fma(self, a: Val, b: Val, c: Val, name: str = "vfmacc") -> Val:
+        """a*b + c (vfmsac: a*b - c), fused; c becomes the accumulator, a or b may be a scalar."""
         if b.vec is None:
             a, b = b, a
         if c.vec is None:
             c = self.splat(c)
         kind = a.vec.mangled if a.vec is not None else SHORT[a.type]
-        return self.w.call(self.v, f"llvm.riscv.vfmacc.{self.v.mangled}.{kind}.i64", [c, a, b, Val("i64", "7"), self.vl, Val("i64", "3")])
+        return self.w.call(self.v, f"llvm.riscv.{name}.{self.v.mangled}.{kind}.i64", [c, a, b, Val("i64", "7"), self.vl, Val("i64", "3")])
 
     def compare(self, pred: str, a: Val, b: Val) -> Val:
         assert a.vec is not None
@@ -131,7 +131,9 @@ class Lanes:
         if name in NO_FRM:
             return self.rvv(NO_FRM[name], *xs)
         if name == "fma":
-            return self.fma(*xs)
+            return self.fma(xs[0], xs[1], xs[2])
+        if name == "fms":
+            return self.fma(xs[0], xs[1], xs[2], "vfmsac")
         if name == "exp" and anchored:
             return self.middle_exp(xs[0])
         out: Val = getattr(self, name)(*xs)

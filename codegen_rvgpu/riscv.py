@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from rvgpu.codegen_rvgpu.llvm_text import TRIPLE
 
@@ -16,14 +18,20 @@ class Code:
     asm: str
 
 
-def compile_llvm(text: str, vlen: int) -> Code:
-    """Optimises at O2 and emits; raises RuntimeError with LLVM's message where it reports one (it may also abort)."""
+@cache
+def _llvm() -> Any:
+    """The passes order instructions for an in-order core; LLVM's scheduler before register allocation would undo that for a model of another."""
     import llvmlite.binding as llvm
 
-    import os
-    for o in os.environ.get("RV_OPTS", "").split(): llvm.set_option("", o)
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
+    llvm.set_option("", "-enable-misched=false")
+    return llvm
+
+
+def compile_llvm(text: str, vlen: int) -> Code:
+    """Optimises at O2 and emits; raises RuntimeError with LLVM's message where it reports one (it may also abort)."""
+    llvm = _llvm()
     target = llvm.Target.from_triple(TRIPLE)
     features = ",".join(f"+{f}" for f in [*FEATURES, f"zvl{vlen}b"]) + ",-relax"
     module = llvm.parse_assembly(text)

@@ -271,7 +271,7 @@ class K:
 
     def vt(self, op: str, *xs: Value, vl: Value, **attrs: object) -> Value:
         """Elementwise: neg abs sqrt rsqrt exp{anchored} exp2 log log2 tanh erf floor round not | add sub mul div mod
-        max min and or | lt le gt ge eq ne -> mask | fma(a, b, c) = a*b + c. The first operand is a vt; others a vt or
+        max min and or | lt le gt ge eq ne -> mask | fma(a, b, c) = a*b + c, fms(a, b, c) = a*b - c. The first operand is a vt; others a vt or
         a scalar of the dtype (a scalar may also stand first for sub and div)."""
         vec = next(x.type for x in xs if isinstance(x.type, VecType))
         t = VecType(vec.lanes, DType.i1) if op in CMPS else vec

@@ -357,7 +357,8 @@ def elementwise(name: str, xs: Sequence[Any]) -> Any:
         "log": np.log, "log2": np.log2, "tanh": np.tanh, "erf": numeric.erf, "floor": np.floor, "round": np.rint,
         "not": np.logical_not, "add": np.add, "sub": np.subtract, "mul": np.multiply,
         "div": meaning.divide, "mod": meaning.modulo, "pow": meaning.power,
-        "max": np.fmax, "min": np.fmin, "and": np.logical_and, "or": np.logical_or, "fma": lambda a, b, c: a * b + c}
+        "max": np.fmax, "min": np.fmin, "and": np.logical_and, "or": np.logical_or, "fma": lambda a, b, c: a * b + c,
+        "fms": lambda a, b, c: a * b - c}
     with np.errstate(all="ignore"):
         return table[name](*xs)
 

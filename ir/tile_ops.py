@@ -32,7 +32,7 @@ KINDS: Mapping[str, Callable[[Type], bool]] = {
 
 UNARY = ("neg", "abs", "sqrt", "rsqrt", "exp", "exp2", "log", "log2", "tanh", "erf", "floor", "round", "not")
 BINARY = ("add", "sub", "mul", "div", "mod", "max", "min", "pow", "and", "or")
-FLOAT_ONLY = frozenset({"sqrt", "rsqrt", "exp", "exp2", "log", "log2", "tanh", "erf", "floor", "round", "fma"})
+FLOAT_ONLY = frozenset({"sqrt", "rsqrt", "exp", "exp2", "log", "log2", "tanh", "erf", "floor", "round", "fma", "fms"})
 SPECIALS = ("te", "cta", "ctas", "warp", "warps")
 STRUCTURE = frozenset({"for", "if", "grid.work", "pipe", "yield"})  # ops with regions: `tile_verify.py`
 
@@ -254,7 +254,7 @@ ROWS = [
     *(row(f"vt.{n}", "vt idx -> vt", elementwise, anchored="bool?") for n in UNARY),
     *(row(f"vt.{n}", "lane lane idx -> vt", elementwise) for n in BINARY),
     *(row(f"vt.{n}", "vt lane idx -> mask", elementwise) for n in sorted(CMPS)),
-    row("vt.fma", "lane lane lane idx -> vt", elementwise),
+    *(row(f"vt.{n}", "lane lane lane idx -> vt", elementwise) for n in ("fma", "fms")),
     row("vt.select", "mask lane lane idx -> vt", elementwise),
     row("vt.cast", "vt idx -> vt", cast),
     row("vt.tail", "vt s idx idx -> vt", tail),

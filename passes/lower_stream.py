@@ -4,12 +4,13 @@ straight into the multiply. Anchors move by the cascade's re-base: vector states
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from rvgpu.ir.core import Value
+from rvgpu.ir.core import Op, Value
 from rvgpu.ir.types import DType, VecType
-from rvgpu.passes.kernel import REDUCE_OP, State, ceil_div, clamp, decode, safe_anchor
+from rvgpu.passes.kernel import IDENTITY, REDUCE_OP, State, ceil_div, clamp, decode, safe_anchor
 from rvgpu.passes.lower_matrix import Lanes, Matrix, Operand, States
-from rvgpu.passes.masksplit import Ranges, nothing, span, whole
+from rvgpu.passes.masksplit import Mask, Ranges, nothing, span, whole
 from rvgpu.passes.rows import Axis, Rows
 
 TAU = 8.0  # a running maximum moves its anchor only when it grew by more than this (then exp's argument stays <= TAU)
@@ -131,6 +132,73 @@ class Streamed(Matrix):
     def _wave(self, wave: list[State], position: Value, rows: Value, states: States,
               anchors: list[Value]) -> States:
         """One pass over the rows of a tile: vector states accumulate per lane, rows of A go into the multiply."""
+        mine = [s for s in wave if not s.contraction]
+        init = [self._state(states, self.plan.vectors.index(s)) for s in mine]
+        scaled = self._scaled(wave[0].body.yielded[0]) if len(wave) == 1 and wave[0].kind in ("max", "min") and not wave[0].anchors else None
+        if scaled is None:
+            parts = self._rows(wave, position, rows, init, anchors)
+        else:
+            parts = self._scaled_extreme(wave[0], *scaled, position, rows, init)
+        out = list(states)
+        for s, v in zip(mine, parts, strict=True):
+            out[self.plan.vectors.index(s)] = v
+        self._keep(out)
+        return out
+
+    def _scaled(self, v: Value) -> tuple[Value, Value, Value] | None:
+        """(x * c, x, c) when v is x * c for a number c, perhaps under masks."""
+        v = self._under_masks(v)[0]
+        if v.op is None or v.op.name != "mul" or v.tensor.dtype != DType.f32:
+            return None
+        x, c = v.op.operands
+        x, c = (c, x) if not x.tensor.dims else (x, c)
+        return None if c.tensor.dims or not x.tensor.dims else (v, x, c)
+
+    def _under_masks(self, v: Value) -> tuple[Value, list[Mask]]:
+        masks = []
+        by_select = {m.select: m for m in self.plan.masks}
+        v = self.em.resolve(v)
+        while v in by_select:
+            masks.append(by_select[v])
+            v = self.em.resolve(by_select[v].kept)
+        return v, masks
+
+    def _scaled_extreme(self, state: State, product: Value, x: Value, c: Value, position: Value, rows: Value, init: list[Value]) -> list[Value]:
+        """max(x * c) = c * max(x) for 0 < c < inf, bit for bit: rounding is monotone."""
+        k, em, vl = self.k, self.em, self.vl_m[0]
+        factor = em.one(c)
+        plain = k.s("and", k.s("gt", factor, k.sconst(0.0, DType.f32)), k.s("lt", factor, k.sconst(float("inf"), DType.f32)))
+
+        def unscaled() -> Sequence[Value]:
+            em.alias[product] = x
+            bottom = k.bcast(k.sconst(IDENTITY[state.kind], DType.f32), vl, self.limits.te)
+            part, = self._rows([state], position, rows, [bottom], [])
+            del em.alias[product]
+            return [k.vt(REDUCE_OP[state.kind], init[0], k.vt("mul", part, factor, vl=vl), vl=vl)]
+
+        return list(k.if_(plain, unscaled, lambda: self._rows([state], position, rows, init, [])))
+
+    def _differences(self, wave: list[State]) -> dict[Value, Rows | Callable[[], Rows]]:
+        """x * c - anchor in one rounding, below the masks so that masked and whole blocks round alike."""
+        out: dict[Value, Rows | Callable[[], Rows]] = {}
+        for s in wave:
+            for op in s.body.ops:
+                scaled = self._scaled(op.operands[0]) if op.name == "sub" and op.operands[1] in self.stream.anchor_args(s) else None
+                if scaled is not None:
+                    out[op.result] = partial(self._difference, op, *scaled[1:])
+        return out
+
+    def _difference(self, sub: Op, x: Value, c: Value) -> Rows:
+        k, em = self.k, self.em
+        factor, anchor, bottom = em.one(c), em.one(sub.operands[1]), k.sconst(float("-inf"), DType.f32)
+        out = tuple(k.vt("fms", r, factor, anchor, vl=self.vl_m[0]) for r in em.emit(x))
+        for m in reversed(self._under_masks(sub.operands[0])[1]):
+            holds = em.emit(m.condition)
+            out = tuple(em.apply("select", [h, *((r, bottom) if m.holds else (bottom, r))], {}, DType.f32) for h, r in zip(holds, out, strict=True))
+        return out
+
+    def _rows(self, wave: list[State], position: Value, rows: Value, init: list[Value], anchors: list[Value]) -> list[Value]:
+        """The wave's vector states after the block's rows."""
         k, em = self.k, self.em
         step = max([2, *(self.kmax for s in wave if s.contraction)])
         binds: dict[Value, Rows | Callable[[], Rows]] = {}
@@ -138,12 +206,14 @@ class Streamed(Matrix):
             for arg, a in zip(self.stream.anchor_args(s), s.anchors, strict=True):
                 binds[arg] = (anchors[a] if self._lazy(a) else safe_anchor(k, anchors[a], self.vl_m[0])[0],)
         mine = [s for s in wave if not s.contraction]
+        differences = self._differences(wave)
 
         def some(t: Value, parts: list[Value], count: int) -> list[Value]:
             reads: dict[Value, Rows | Callable[[], Rows]] = {
                 atom.value: (lambda atom=atom: tuple(  # type: ignore[misc]
                     k.acc_read(self.atom_accs[atom.value], k.idx("add", t, u) if u else t, self.vl_m[0], axis="row")
                     for u in range(count))) for atom in self.plan.atoms}
+            reads |= differences
             out = list(parts)
             with em.scope([Axis((self.stream.dim,), k.idx("add", position, t))], reads, rows=count):
                 for s in wave:
@@ -157,18 +227,13 @@ class Streamed(Matrix):
             return out
 
         with em.scope(bind=binds):
-            init = [self._state(states, self.plan.vectors.index(s)) for s in mine]
             whole = k.idx("mul", k.idx("div", rows, step), step)
             parts = k.for_(0, whole, step, init, lambda t, p: some(t, p, step))
             for u in range(1, step):  # rows left over: 1 .. step - 1
                 count = k.idx("sub", rows, whole)
                 parts = k.if_(k.cmp("eq", count, u), lambda u=u, parts=parts: some(whole, parts, u),  # type: ignore[misc]
                               lambda parts=parts: parts)  # type: ignore[misc]
-        out = list(states)
-        for s, v in zip(mine, parts, strict=True):
-            out[self.plan.vectors.index(s)] = v
-        self._keep(out)
-        return out
+        return parts
 
     def _feed(self, state: State, at: Value, count: int) -> None:
         """Rows of A from registers, padded with zero rows to KMAX; B from scratchpad (zero beyond the dim's end)."""

@@ -52,8 +52,8 @@ class Tile:
                              func.loc).hint(f"compile({', '.join(f'{m}=...' for m in missing)}) or -D {missing[0]}=...")
         chosen, cycles = self.choose(plan, limits, context.facts)
         apart = f" ({chosen.wo} apart)" if chosen.wo else ""
-        context.remarks.append(Remark(f"{func.name}: {chosen.wm} x {chosen.wn} warps{apart} of {chosen.im} x {chosen.jn} tiles, blocks of {chosen.bk}; "
-                                      f"{spm_bytes(plan, limits, chosen)} bytes of scratchpad, about {cycles:.0f} cycles"))
+        context.remarks.append(Remark(f"{func.name}: {chosen.wm} x {chosen.wn} warps{apart} of {chosen.im} x {chosen.jn} tiles, blocks of "
+                                      f"{chosen.bk}; {spm_bytes(plan, limits, chosen)} bytes of scratchpad, about {cycles:.0f} cycles"))
         context.predicted[func.name] = cycles
         return [(Streamed if plan.streamed_rows else Gemm)(func, limits, plan, chosen).build()]
 

@@ -11,7 +11,7 @@ help:
 	@echo "make cases   every zoo case that must pass its check, on four machines"
 	@echo "make fuzz MINUTES=n  random instructions against QEMU at every VLEN (needs Debian's qemu-user)"
 	@echo "make malformed  10,000 damaged files and 10,000 texts of random bytes through rvgpu sim"
-	@echo "make bench   simulated cycles of the benchmark kernels into benchmarks/results.txt"
+	@echo "make bench   benchmarks/results.txt and docs/performance.md; ONLY='text' measures some rows"
 	@echo "make bench-host  host speed: compile, engine, simulated instructions per second (varies with load)"
 
 $(STAMP): pyproject.toml
@@ -31,7 +31,7 @@ check: $(STAMP)
 	$(PY) -m pytest -n 2 -m "not slow" tests
 
 bench: $(STAMP)
-	$(PY) benchmarks/run.py
+	$(PY) benchmarks/run.py $(if $(ONLY),--only $(ONLY))
 
 docs: $(STAMP)
 	$(PY) docs/generate.py

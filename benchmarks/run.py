@@ -1,43 +1,109 @@
-"""`make bench`: simulated cycles of the benchmark kernels on `base`, deterministic, into benchmarks/results.txt; host times to the terminal."""
+"""`make bench`: what the rows of benchmarks/rows.py measure on `base`, deterministic.
+
+    python benchmarks/run.py [--only TEXT ...]
+
+The run's own statistics go into benchmarks/results.json; benchmarks/results.txt and docs/performance.md are written from it. `--only` measures
+the rows whose title or kernel contains the text and leaves the others as they were. Host times go to the terminal.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
-import ml_dtypes
-import numpy as np
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rvgpu.runtime.kernel import Kernel, load_file
+from benchmarks.performance import document, table  # noqa: E402
+from benchmarks.rows import PLAIN, ROOT, ROUNDED, ROWS, VECTOR, Row  # noqa: E402
+from rvgpu.errors import RvgpuError  # noqa: E402
+from rvgpu.ir.binding import bind  # noqa: E402
+from rvgpu.isa.codec import decode  # noqa: E402
+from rvgpu.isa.machine import load_machine  # noqa: E402
+from rvgpu.runtime.inputs import random_inputs, random_scalars  # noqa: E402
+from rvgpu.runtime.kernel import Compiled, Result  # noqa: E402
+from rvgpu.sim.plan import U_NONE  # noqa: E402
+from rvgpu.sim.program import CLASSES  # noqa: E402
 
-ROOT = Path(__file__).parents[1]
-CASES = [("gemm", {"M": 256, "N": 256, "K": 256}), ("gemm", {"M": 512, "N": 512, "K": 512}), ("gemm", {"M": 1024, "N": 1024, "K": 1024}),
-         ("gemm", {"M": 1, "N": 4096, "K": 4096}), ("gemm", {"M": 16, "N": 4096, "K": 4096}),
-         ("attention_full", {"B": 1, "G": 8, "R": 4, "S": 512, "T": 512, "D": 128}),
-         ("attention", {"B": 1, "G": 8, "R": 4, "S": 512, "T": 512, "D": 128}), ("row_softmax", {"M": 4096, "N": 4096}),
-         ("rmsnorm", {"T": 4096, "D": 4096})]
+LIMIT = 60_000_000  # cycles: more than any row has at a third of its bar
+RESULTS = ROOT / "benchmarks" / "results.json"
+
+
+def key(row: Row) -> str:
+    return f"{row.title} {' '.join(f'{k}={v}' for k, v in row.dims.items())}"
+
+
+def measure(row: Row) -> dict[str, Any]:
+    """The row's figure and what the run says about itself; {"missing": why} where it cannot run."""
+    kernel = row.kernel()
+    if kernel is None:
+        return {"missing": f"no kernel {' or '.join(row.names)} yet"}
+    try:
+        binding = bind(kernel.func, {}, {n: v for n, v in row.dims.items() if n in kernel.func.dim_names()})
+        compiled = kernel.compile(load_machine("base", row.overrides))
+        result = compiled.run(*random_inputs(kernel.func, binding), check=row.check, max_cycles=LIMIT,
+                              **random_scalars(kernel.func, binding))
+    except RvgpuError as e:
+        return {"missing": f"{e.code}: {e.message}"}
+    return facts(row, compiled, result)
+
+
+def facts(row: Row, compiled: Compiled, result: Result) -> dict[str, Any]:
+    """Cycles per core of every resource, from the run's own statistics."""
+    s, m, binding = result.stats, compiled.machine, result.stats["dims"]
+    code = compiled.code(binding)
+    image, slots = code.image(), [0, 0]
+    for pc, (_, taken) in result.raw.lines.items():
+        d = decode(int.from_bytes(image.at(pc, 4), "little"))
+        assert d is not None, "what ran is an instruction"
+        slots[CLASSES[d.row.cls].unit != U_NONE] += taken
+    cycles, busy = s["cycles"], result.raw.busy
+    units = {"matrix": "matrix", "vector ALU": "vector", "exp": "exp", "vector memory": "memory", "tile port": "tile", "DMA": "dma"}
+    used = {label: round(busy[n] * cycles) for label, n in units.items()}
+    used |= {"vector slot": slots[1] // m.gpu.cores, "scalar slot": slots[0] // m.gpu.cores, "DRAM": round(busy["dram"] * cycles)}
+    launched = sum(r["cycles"] for r in s["launches"])
+    stage = sum(k.spm_bytes for k in code.kernels[:1]) // 2
+    ends = {"launches": len(s["launches"]) * (m.gpu.launch_cycles + m.gpu.cta_dispatch_cycles),
+            "fill": round(m.l2.latency_cycles + m.dram.latency_cycles + stage * m.gpu.cores / m.dram.bytes_per_cycle) if busy["dma"] else 0,
+            "drain": cycles - launched}
+    out = {"cycles": cycles, "figure": figure(row, s, m.gpu.cores * m.vector.dlen // 32), "used": used, "ends": ends,
+           "macs": s["macs"], "macs_min": s["macs_min"], "dram_bytes": s["dram_bytes"], "dram_bytes_min": s["dram_bytes_min"],
+           "stalls": {k: round(v, 4) for k, v in s["stalls"].items()}, "instructions": s["instructions"]}
+    return out | ({"bound": round(s["check"]["bound_fraction"], 3), "passed": s["check"]["passed"]} if row.check else {})
+
+
+def figure(row: Row, s: dict[str, Any], lanes: int) -> float | None:
+    """The row's figure; one that compares with another row is made when the table is written."""
+    if row.metric == VECTOR:
+        return float(s["macs_min"] / (s["cycles"] * lanes))
+    if row.metric == ROUNDED:
+        m, n, k = (-(-row.dims[d] // r) * r for d, r in (("M", 16), ("N", 16), ("K", 2)))
+        return float(s["roofline"]["of_matrix_peak"] * m * n * k / s["macs_min"])
+    return {"peak": s["roofline"]["of_matrix_peak"], "DRAM": s["utilisation"]["dram"]}.get(row.metric)
 
 
 def main() -> None:
-    kernels = load_file(str(ROOT / "examples" / "zoo.rvg"))
-    table = [f"{'kernel':16} {'dims':40} {'cycles':>10} {'matrix peak':>12} {'DRAM':>7} {'bound used':>11}"]
-    for name, dims in CASES:
-        kernel = Kernel(kernels[name])
-        rng = np.random.default_rng(0)
-        arrays = []
-        for p in kernel.func.params:
-            if not p.keyword:
-                x = rng.standard_normal([d.value(dims) for d in p.value.tensor.dims], dtype=np.float32)
-                arrays.append(x if p.value.tensor.dtype.name == "f32" else x.astype(ml_dtypes.bfloat16))
-        scalars = {"scale": dims["D"] ** -0.5} if "scale" in {p.name for p in kernel.func.params} else {}
-        r = kernel.compile("base").run(*arrays, check=True, **scalars)
-        s = r.stats
-        text = " ".join(f"{k}={v}" for k, v in dims.items())
-        table.append(f"{name:16} {text:40} {r.cycles:>10,} {s['roofline']['of_matrix_peak']:>12.3f} {s['utilisation']['dram']:>7.3f} "
-                     f"{s['check']['bound_fraction']:>11.3f}")
-        h = s["host"]
-        print(f"{table[-1]}   host: compile {h['compile_s']:.2f} s, engine {h['engine_s']:.2f} s, simulate {h['simulate_s']:.2f} s, "
-              f"{h['mips']:.1f} MIPS, {2 * s['macs'] / h['simulate_s'] / 1e9:.1f} GFLOP/s")
-    (ROOT / "benchmarks" / "results.txt").write_text("\n".join(table) + "\n")
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="rows whose title, kernel or dims contain it")
+    only = p.parse_args().only
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    begin = time.perf_counter()
+    for row in ROWS:
+        if only and not any(t in f"{key(row)} {row.names}" for t in only):
+            continue
+        started = time.perf_counter()
+        known[key(row)] = r = measure(row)
+        said = r.get("missing") or f"{r['cycles']:,} cycles, {r['figure'] or 0:.3f} {row.metric}"
+        print(f"{key(row):60} {said}   ({time.perf_counter() - started:.1f} s)", flush=True)
+    known = {key(r): known[key(r)] for r in ROWS if key(r) in known}
+    RESULTS.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(r)}" for k, r in known.items()) + "\n}\n")
+    plain = known.get(key(PLAIN), {}).get("cycles")
+    (ROOT / "benchmarks" / "results.txt").write_text(table([(r, known.get(key(r), {})) for r in ROWS], plain))
+    (ROOT / "docs" / "performance.md").write_text(document([(r, known.get(key(r), {})) for r in ROWS], plain))
+    print(f"{time.perf_counter() - begin:.0f} s in all")
 
 
 if __name__ == "__main__":

@@ -357,6 +357,8 @@ class Emitter:
                 if other is not None:  # a merge takes its scalar where the mask is set
                     mask, x, y = other, y, x
             return k.select(mask, x, y, vl)
+        if dtype == DType.i1 and name in ("and", "or"):  # masks have no scalar operand
+            xs = [x if isinstance(x.type, VecType) else k.bcast(x, vl, axis.lanes) for x in xs]
         if len(xs) == 2 and isinstance(xs[0].type, ScalarType):
             if name in COMMUTATIVE or name in CMPS:
                 xs, name = [xs[1], xs[0]], SWAPPED.get(name, name)

@@ -32,7 +32,12 @@ class Streamed(Matrix):
             return super()._tile_of(w)
         k = self.k
         mt, *batch, nt = decode(k, w, [self.m_tiles, *self.batch_extents, self.n_tiles])
-        return batch, k.idx("sub", k.idx("sub", self.m_tiles, 1), mt), k.idx("mul", nt, self.bn)
+        tile = k.idx("sub", k.idx("sub", self.m_tiles, 1), mt)
+        if self.limits.product(self.plan.batch) % self.limits.cores == 0:
+            # a core gets every tile of its batches: its start among them is free, and cores that go through different tiles use different L2 sets
+            flat = k.idx("rem", k.idx("div", w, self.n_tiles), self.em.product(self.plan.batch))
+            tile = k.idx("rem", k.idx("add", tile, flat), self.m_tiles)
+        return batch, tile, k.idx("mul", nt, self.bn)
 
     def _inner_tile(self, mt: Value) -> tuple[Value, Value]:
         """First row along the innermost m dim, and the group along the outer ones, of a tile of rows; groups are neighbours."""

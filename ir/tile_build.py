@@ -195,10 +195,10 @@ class K:
 
     def pipe(self, w: Value, step: int, init: Sequence[Value], span: Callable[[Value], tuple[Value, Value]],
              copy: Callable[[Value, Value, Value, Value], None],
-             body: Callable[[Value, Value, Value, list[Value]], Sequence[Value]], *, private: bool) -> list[Value]:
+             body: Callable[[Value, Value, Value, list[Value]], Sequence[Value]], *, private: bool, stages: int = 2) -> list[Value]:
         """lo, hi = span(w); for i in lo..hi step `step`: copy(w, i, stage, wstage) starts the transfers of that step,
-        then, when they are there, body(i, stage, wstage, carried) -> next carried. `stage` in {0, 1} changes every
-        step, `wstage` every work item; the span and copy regions use only their arguments and values from outside
+        then, when they are there, body(i, stage, wstage, carried) -> next carried. `stage` goes round 0 .. stages - 1 by
+        steps, `wstage` every work item; the span and copy regions use only their arguments and values from outside
         grid.work. Either every work item has a step or none has. `private`: each warp copies for itself (no
         barriers)."""
         sblock = Block([Value(IDX, hint="w")])
@@ -213,7 +213,7 @@ class K:
             i, stage, wstage, *carried = bblock.args
             self.emit("yield", list(body(i, stage, wstage, carried)))
         return self.emit("pipe", [w, *init], [v.type for v in init], [sblock, cblock, bblock], step=step,
-                         private=private)
+                         private=private, stages=stages)
 
     # -- matrix tiles
     def acc_alloc(self, dtype: DType = DType.f32) -> Value:

@@ -113,15 +113,15 @@ class _Warp:
         span, copy, body = op.regions
         self.env[span.args[0]] = w
         lo, hi = yield from self.block(span)
-        step, private = int(op.attrs["step"]), bool(op.attrs["private"])  # type: ignore[arg-type]
+        step, stages, private = int(op.attrs["step"]), int(op.attrs["stages"]), bool(op.attrs["private"])  # type: ignore[arg-type,call-overload]
         for n, i in enumerate(range(lo, hi, step)):
-            self.env.update(zip(copy.args, [w, i, n % 2, 0], strict=True))
+            self.env.update(zip(copy.args, [w, i, n % stages, 0], strict=True))
             yield from self.block(copy)
             while self.pending:
                 self.pending.pop(0)()
             if not private:
                 yield 0
-            self.env.update(zip(body.args, [i, n % 2, 0, *carried], strict=True))
+            self.env.update(zip(body.args, [i, n % stages, 0, *carried], strict=True))
             carried = yield from self.block(body)
             if not private:
                 yield 0

@@ -32,7 +32,7 @@ def verify_kernel(func: KFunc, spm_bytes: int | None = None) -> KFunc:
 
 SHAPES: dict[str, tuple[dict[str, str], tuple[str, ...], int]] = {  # attributes, leading operands, regions
     "for": ({"unroll": "int", "persistent": "bool?"}, ("idx",) * 3, 1), "if": ({}, ("i1",), 2),
-    "grid.work": ({}, ("idx",), 1), "pipe": ({"step": "int", "private": "bool"}, ("idx",), 3)}
+    "grid.work": ({}, ("idx",), 1), "pipe": ({"step": "int", "private": "bool", "stages": "int"}, ("idx",), 3)}
 
 
 class _Kernel:

@@ -28,10 +28,21 @@ def _operand_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> list[tuple[int
     return list(out.values())
 
 
+def stages(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
+    """Stages of what a block brings: a third one, where it fits, lets half the warps of a kernel with streamed rows lag (`lower_stream`)."""
+    lag = plan.streamed_rows and plan.atoms and t.wm > 1 and limits.bound(plan.stream.dim) > 2 * t.bk
+    return 3 if lag and _spm_bytes(plan, limits, t, 3) <= limits.spm_bytes else 2
+
+
 def spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
-    """Two stages of every operand, and per warp the rows of the vector states and of the factors (at most four, the plan's states)."""
+    return _spm_bytes(plan, limits, t, stages(plan, limits, t))
+
+
+def _spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles, count: int) -> int:
+    """The stages of every operand (two of those of a work item), and per warp the rows of the vector states and of the factors (at most
+    four, the plan's states)."""
     rows = 4 + (len(plan.vectors) if plan.streamed_rows else 0)
-    return sum(2 * b for b, _, _ in _operand_bytes(plan, limits, t)) + 1024 + limits.warps * rows * limits.te * 4
+    return sum((2 if once else count) * b for b, _, once in _operand_bytes(plan, limits, t)) + 1024 + limits.warps * rows * limits.te * 4
 
 
 def _visited(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:

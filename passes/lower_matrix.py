@@ -73,7 +73,7 @@ class Lanes:
 class Matrix(ABC):
     """Builds the K function of one plan (see the module's first lines)."""
 
-    def __init__(self, func: Func, limits: Limits, plan: MatrixPlan, tiles: Tiles) -> None:
+    def __init__(self, func: Func, limits: Limits, plan: MatrixPlan, tiles: Tiles, stages: int) -> None:
         self.func, self.limits, self.tiles = func, limits, tiles
         self.k, self.em = frame(func, limits)
         plan.stream.link(self.em)
@@ -97,6 +97,7 @@ class Matrix(ABC):
         # rows of a score tile, and lanes of a B operand: TE, or the block's or the buffer's where those are smaller
         self.keys = self.te if tiles.bk >= te else k.idx("min", self.te, tiles.bk)
         self.m_tiles, self.n_tiles = self._m_tiles(), ceil_div(k, self.N, self.bn)
+        self.stages = stages
         self.operands: dict[tuple[Value, str], Operand] = {}
         for p in plan.products:
             if p.a is not None:
@@ -120,9 +121,10 @@ class Matrix(ABC):
         k_cap = self.tiles.bk if k_dim == self.stream.dim else -(-self.limits.bound(k_dim) // self.kmax) * self.kmax
         lane_cap = {"m": self.bm, "n": n_lanes(self.plan, self.limits, self.bn), "r": self.tiles.bk}[lane]
         dtype = self.em.tensors[leaf.value][2]
-        buffer = k.spm_alloc(dtype, [k.const(2), k.const(k_cap), k.const(lane_cap)],
+        count = 2 if per_item else self.stages
+        buffer = k.spm_alloc(dtype, [k.const(count), k.const(k_cap), k.const(lane_cap)],
                              [k.const(k_cap * lane_cap), k.const(lane_cap), k.const(1)],
-                             name=self.em.tensors[leaf.value][0], size_bytes=2 * k_cap * lane_cap * dtype.bits // 8)
+                             name=self.em.tensors[leaf.value][0], size_bytes=count * k_cap * lane_cap * dtype.bits // 8)
         self.operands[leaf.value, lane] = Operand(leaf, k_dim, lane, per_item, k_cap, lane_cap, buffer)
 
     # -- the frame: work items, tile coordinates, the block loop
@@ -146,6 +148,10 @@ class Matrix(ABC):
         m0 = k.idx("add", k.idx("mul", mt, self.bm), self.m_off)
         return m0, [clamp(k, k.idx("sub", self.M, k.idx("add", m0, i * te)), self.te) for i in range(self.tiles.im)]
 
+    def _steps(self, w: Value) -> tuple[Value, Value]:
+        """The span that the pipe steps through."""
+        return self._span(w)
+
     def _span(self, w: Value) -> tuple[Value, Value]:
         """The part of the streamed dim that work item w goes through."""
         return self.zero, self.R
@@ -153,6 +159,7 @@ class Matrix(ABC):
     def _item(self, w: Value) -> None:
         k, em, t = self.k, self.em, self.tiles
         batch, mt, n0 = self._tile_of(w)
+        self.lo, self.hi = self._span(w)
         (self.m0, self.vl_m), self.n0 = self._rows_of(mt), k.idx("add", n0, self.n_off)
         te = self.limits.te
         self.vl_n = [clamp(k, k.idx("sub", self.N, k.idx("add", self.n0, j * te)), self.te) for j in range(t.jn)]
@@ -166,7 +173,7 @@ class Matrix(ABC):
                 states = self._keep([k.bcast(k.sconst(IDENTITY[s.kind], s.dtype), self.vl_m[0], te) for s in self.plan.vectors])
                 init = [s for s in states if s is not None]
                 init += [k.bcast(k.sconst(self.bottom(a), DType.f32), self.vl_m[0], te) for a in range(len(self.stream.anchor_needs))]
-                out = k.pipe(w, t.bk, init, self._span, self._copy, self._block, private=False)
+                out = k.pipe(w, t.bk, init, self._steps, self._copy, self._block, private=False, stages=self.stages)
 
                 def end() -> Sequence[Value]:
                     Results(self).store(*self._parts(out), n0)

@@ -83,21 +83,76 @@ class Streamed(Matrix):
         lo = self.zero if lo is None else k.idx("mul", k.idx("div", clamp(k, lo, end), bk), bk)
         return lo, self.R if hi is None else k.idx("min", k.idx("max", hi, k.idx("add", lo, 1)), self.R)
 
+    def _steps(self, w: Value) -> tuple[Value, Value]:
+        """With a third stage odd warps lag: their states of a block follow in the next step, so that their vector work runs beside the other
+        warps' products. One step more, then."""
+        lo, hi = self._span(w)
+        if self.stages == 2:
+            return lo, hi
+        more = self.k.idx("add", hi, self.tiles.bk)
+        return lo, self.k.idx_select(self.k.cmp("lt", lo, hi), more, hi)
+
+    def _copy(self, w: Value, i: Value, stage: Value, wstage: Value) -> None:
+        if self.stages == 2:
+            super()._copy(w, i, stage, wstage)
+            return
+
+        def copy() -> Sequence[Value]:
+            super(Streamed, self)._copy(w, i, stage, wstage)
+            return []
+
+        self.k.if_(self.k.cmp("lt", i, self._span(w)[1]), copy)
+
+    def _block(self, i: Value, stage: Value, wstage: Value, carried: list[Value]) -> Sequence[Value]:
+        if self.stages == 2:
+            return super()._block(i, stage, wstage, carried)
+        k, bk = self.k, self.tiles.bk
+        late = k.cmp("eq", k.idx("rem", self.warp, 2), 1)
+        before = k.idx_select(k.cmp("eq", stage, 0), self.stages - 1, k.idx("sub", stage, 1))
+
+        def at(i: Value, stage: Value) -> Value:
+            for op in self.operands.values():
+                op.stage = wstage if op.per_item else stage
+            return clamp(k, k.idx("sub", self.R, i), bk)
+
+        def atoms(mine: Value) -> None:
+            rows = at(i, stage)
+            mine = k.s("and", mine, k.cmp("lt", i, self.hi))
+            k.if_(self._counts(mine, i, rows), self._atoms, lambda: [])
+
+        def step() -> Sequence[Value]:
+            atoms(k.s("not", late))
+            j = k.idx_select(late, k.idx("sub", i, bk), i)
+            rows = at(j, k.idx_select(late, before, stage))
+            there = k.s("and", k.cmp("ge", j, self.lo), k.cmp("lt", j, self.hi))
+            out = k.if_(self._counts(there, j, rows), lambda: self._masked_or_not(j, rows, carried), lambda: carried)
+            atoms(late)
+            return out
+
+        return self._if_working(step, lambda: carried)
+
+    def _ranges(self, i: Value, rows: Value) -> Ranges:
+        k = self.k
+        return Ranges(self.em, self.stream.dim, Axis(self.plan.m, self.m0), self.vl_m[0], (i, k.idx("sub", k.idx("add", i, rows), 1)))
+
+    def _counts(self, there: Value, i: Value, rows: Value) -> Value:
+        """i1: `there`, and not all of the warp's block is masked."""
+        skip = nothing(self.plan.masks, self._ranges(i, rows)) if self.plan.masks else None
+        return there if skip is None else self.k.s("and", there, self.k.s("not", skip))
+
     def block(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         """At most TE rows: atoms into tiles, then the states wave by wave, anchors moved in between."""
-        assert self.tiles.bk <= self.limits.te
-        if not self.plan.masks:
-            self._atoms()
-            return self._states(i, rows, carried)
-        k = self.k
-        r = Ranges(self.em, self.stream.dim, Axis(self.plan.m, self.m0), self.vl_m[0], (i, k.idx("sub", k.idx("add", i, rows), 1)))
-        skip, free = nothing(self.plan.masks, r), whole(self.plan.masks, r)
-
         def some() -> Sequence[Value]:
             self._atoms()
-            return k.if_(free, lambda: self._unmasked(i, rows, carried), lambda: self._states(i, rows, carried))
+            return self._masked_or_not(i, rows, carried)
 
-        return some() if skip is None else k.if_(skip, lambda: carried, some)
+        return self.k.if_(self._counts(self.k.cmp("ge", i, 0), i, rows), some, lambda: carried) if self.plan.masks else some()
+
+    def _masked_or_not(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
+        if not self.plan.masks:
+            return self._states(i, rows, carried)
+        free = whole(self.plan.masks, self._ranges(i, rows))
+        return self.k.if_(free, lambda: self._unmasked(i, rows, carried), lambda: self._states(i, rows, carried))
 
     def _unmasked(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         """`_states` without the masks' selects."""
@@ -108,9 +163,10 @@ class Streamed(Matrix):
             del self.em.alias[m.select]
         return out
 
-    def _atoms(self) -> None:
+    def _atoms(self) -> list[Value]:
         """The block's products with the streamed dim along the rows of tiles."""
         k, em = self.k, self.em
+        assert self.tiles.bk <= self.limits.te
         for atom in self.plan.atoms:
             acc = self.atom_accs[atom.value]
             k.acc_zero(acc, self.keys, self.vl_m[0])
@@ -122,6 +178,7 @@ class Streamed(Matrix):
                 return []
 
             k.for_(0, self._rounded(em.extent(atom.dim)), self.kmax, [], mul)
+        return []
 
     def _states(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         states, anchors = self._parts(carried)

@@ -1,5 +1,5 @@
 """P11: `pipe` becomes a software pipeline: while block i is computed, the transfers of the next block (of the next work item, at
-the end) are in flight in the other stage.
+the end) are in flight in the next stage.
 
 Per step: wait for this warp's transfers, meet the other warps (everyone has left the other stage and everyone's part of this one has
 arrived), start the next copies, compute. Counters for the stage and the item's parity are carried through both loops.
@@ -42,8 +42,8 @@ def _expand(func: KFunc, loop: Op, pipe: Op) -> None:
     k.loc = loop.loc
     count, ctas = loop.operands[1], loop.operands[2]
     span, copy, compute = pipe.regions
-    step = pipe.attrs["step"]
-    assert isinstance(step, int)
+    step, stages = pipe.attrs["step"], pipe.attrs["stages"]
+    assert isinstance(step, int) and isinstance(stages, int)
     body = loop.regions[0]
     w = body.args[0]
     counters = [Value(IDX, hint="stage"), Value(IDX, hint="parity")]
@@ -80,7 +80,7 @@ def _expand(func: KFunc, loop: Op, pipe: Op) -> None:
             last = k.cmp("ge", after, hi)
             next_w = k.idx_select(last, k.idx("add", w, ctas), w)
             next_i = k.idx_select(last, next_lo, after)
-            next_stage = k.idx("sub", 1, stage)
+            next_stage = k.idx("sub", 1, stage) if stages == 2 else k.idx_select(k.cmp("eq", stage, stages - 1), 0, k.idx("add", stage, 1))
             next_parity = k.idx_select(last, k.idx("sub", 1, counters[1]), counters[1])
 
             def ahead() -> list[Value]:

@@ -13,7 +13,7 @@ from rvgpu.ir.core import Func
 from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.context import Context, Facts, Limits, Remark
-from rvgpu.passes.cost import cost, spm_bytes
+from rvgpu.passes.cost import cost, spm_bytes, stages
 from rvgpu.passes.expand import is_macro
 from rvgpu.passes.lower_gemm import Gemm
 from rvgpu.passes.lower_matrix import Tiles
@@ -55,7 +55,7 @@ class Tile:
         context.remarks.append(Remark(f"{func.name}: {chosen.wm} x {chosen.wn} warps{apart} of {chosen.im} x {chosen.jn} tiles, blocks of "
                                       f"{chosen.bk}; {spm_bytes(plan, limits, chosen)} bytes of scratchpad, about {cycles:.0f} cycles"))
         context.predicted[func.name] = cycles
-        return [(Streamed if plan.streamed_rows else Gemm)(func, limits, plan, chosen).build()]
+        return [(Streamed if plan.streamed_rows else Gemm)(func, limits, plan, chosen, stages(plan, limits, chosen)).build()]
 
     def choose(self, plan: MatrixPlan, limits: Limits, facts: Facts) -> tuple[Tiles, float]:
         """The cheapest tiling that fits and its cycles by the model; the smallest one when none fits (P9 says what does not)."""

@@ -45,14 +45,14 @@ def _spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles, count: int) -> int:
     return sum((2 if once else count) * b for b, _, once in _operand_bytes(plan, limits, t)) + 1024 + limits.warps * rows * limits.te * 4
 
 
-def _visited(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
-    """Elements of the streamed dim that a work item goes through, on average over those of a lower triangle."""
+def _blocks(plan: MatrixPlan, limits: Limits, t: Tiles) -> float:
+    """Blocks that a work item goes through, on average over those of a lower triangle."""
     r = limits.bound(plan.stream.dim)
     if not plan.later_is_longer:
-        return r
+        return -(-r // t.bk)
     inner = limits.bound(plan.m[-1])
     rows = min(inner, t.inner_rows(limits.te) if t.wo else t.shape(limits.te)[0])
-    return max(min(r, t.bk), r - (inner - rows) // 2)
+    return max(t.bk, r - (inner - rows) / 2) / t.bk
 
 
 def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> float:
@@ -74,7 +74,7 @@ def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> float:
         matrix += used_m * bk * limits.bound(a.dim) / macs
     if plan.streamed_rows:
         lanes = f.dlen / 32
-        vector = used_m * bk / lanes * 6
+        vector = used_m * bk / lanes * 4  # softmax's maximum, difference, sum and cast
     dma = item_dma = l2 = 0.0
     for size, transposed, once in _operand_bytes(plan, limits, t):
         cycles = size * (f.transpose_factor if transposed else 1) / f.dma_bytes
@@ -87,9 +87,10 @@ def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> float:
     # one warp's products wait for its loads or vectors; 1.5: the latencies in between (measured on `base`, 1 to 4 warps)
     alone = 1.5 * (matrix + vector) / (t.wm * t.wn)
     between = f.barrier + (40 if plan.streamed_rows else 100)
-    step = max(matrix, vector, dma, l2, issue, alone) + (0.35 * min(matrix, vector) if plan.streamed_rows else 0) + between
+    apart = 0.2 if stages(plan, limits, t) == 3 else 0.5  # of the lesser of both does not run beside the other (measured on `base`)
+    step = max(matrix, vector, dma, l2, issue, alone) + (apart * min(matrix, vector) if plan.streamed_rows else 0) + between
     epilogue = used_m * used_n * 4 * len(plan.products) / f.tile_move_bytes * 1.5
     fill = f.dram_latency + dma + item_dma
     dram = batch * (m * r + n * r + m * n) * plan.dtype.bits / 8 / f.dram_bytes
-    work = per_core * (-(-_visited(plan, limits, t) // t.bk) * step + epilogue)
+    work = per_core * (_blocks(plan, limits, t) * step + epilogue)
     return f.launch + fill + max(work, dram) + 0.1 * min(work, dram)  # a tenth of the lesser one does not hide behind the other

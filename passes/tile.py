@@ -51,8 +51,8 @@ class Tile:
             raise RvgpuError("E304", f"kernel {func.name} needs the value of {', '.join(missing)}: it decides the scratchpad's layout",
                              func.loc).hint(f"compile({', '.join(f'{m}=...' for m in missing)}) or -D {missing[0]}=...")
         chosen, cycles = self.choose(plan, limits, context.facts)
-        apart = f" ({chosen.wo} apart)" if chosen.wo else ""
-        context.remarks.append(Remark(f"{func.name}: {chosen.wm} x {chosen.wn} warps{apart} of {chosen.im} x {chosen.jn} tiles, blocks of "
+        apart = f", {chosen.wo} warps along {plan.m[0]}" if chosen.wo else ""
+        context.remarks.append(Remark(f"{func.name}: {chosen.wm} x {chosen.wn} warps of {chosen.im} x {chosen.jn} tiles{apart}, blocks of "
                                       f"{chosen.bk}; {spm_bytes(plan, limits, chosen)} bytes of scratchpad, about {cycles:.0f} cycles"))
         context.predicted[func.name] = cycles
         return [(Streamed if plan.streamed_rows else Gemm)(func, limits, plan, chosen, stages(plan, limits, chosen)).build()]

@@ -29,7 +29,7 @@ SHAPES = [(vlen, te) for vlen in (128, 256, 512, 1024) for te in (vlen // 32, vl
 INT8 = "def f(a: i8[M, K], sa: f32[M], b: i8[K, N], sb: f32[N]) -> bf16[M, N]:\n    acc: i32 = a @ b\n    return f32(acc) * sa * sb"
 # vector spill stores of attention by VLEN / TE, outside the inner loops: lane numbers that only blocks at the mask's edge need, and at VLEN / 4,
 # where a vector is a quarter of the registers, what a loop carries
-MOST_SPILLS = {32: 1, 16: 3, 8: 4, 4: 12}
+MOST_SPILLS = {32: 1, 16: 3, 8: 6, 4: 12}
 MOST_RELOADS = {32: 0, 16: 0, 8: 0, 4: 7}  # in an inner loop
 GEMM = {"M": 512, "N": 512, "K": 512}
 HEADS = {"B": 1, "G": 2, "R": 4, "S": 128, "T": 128, "D": 64}
@@ -102,7 +102,8 @@ def test_attention(vlen, te, dtype):
     lines = listing(k, vlen, te, HEADS)
     assert sum(n.startswith("sf.mm.") for n, _ in lines) >= 2 and any(n == "sf.vfexp.v" for n, _ in lines)
     assert len(spills(lines)) <= MOST_SPILLS[vlen // te]
-    inner = sorted(lines.inner_loops(), key=len)[:2]  # scores, and what they weigh; the loop over blocks may look like a third, with a left-over row
+    # scores (twice where warps lag), and what they weigh; the loop over blocks may look like another, with a left-over row
+    inner = sorted({len(body): body for body in lines.inner_loops()}.values(), key=len)[:2]
     assert len(inner) == 2
     for body in inner:
         assert len(spills(body)) <= (0 if vlen // te >= 8 else 2) and len(reloads(body)) <= MOST_RELOADS[vlen // te]

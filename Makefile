@@ -10,6 +10,7 @@ help:
 	@echo "make docs    docs/timing.md and docs/isa.md from the code"
 	@echo "make cases   every zoo case that must pass its check, on four machines"
 	@echo "make fuzz MINUTES=n  random instructions against QEMU at every VLEN (needs Debian's qemu-user)"
+	@echo "make fuzz-kernels MINUTES=n  random programs of the language against float64; a failure becomes out/fuzz-*.rvg"
 	@echo "make malformed  10,000 damaged files and 10,000 texts of random bytes through rvgpu sim"
 	@echo "make bench   benchmarks/results.txt and docs/performance.md; ONLY='text' measures some rows"
 	@echo "make bench-host  host speed: compile, engine, simulated instructions per second (varies with load)"
@@ -43,10 +44,13 @@ MINUTES := 4
 fuzz: $(STAMP)
 	$(PY) -m tests.qemu_judge --minutes $(MINUTES)
 
+fuzz-kernels: $(STAMP)
+	$(PY) -m rvgpu.testing --minutes $(MINUTES)
+
 malformed: $(STAMP)
 	RVGPU_CASES=10000 $(PY) -m pytest -n 2 -m slow tests/test_malformed.py
 
 cases: $(STAMP)
 	$(PY) benchmarks/cases.py
 
-.PHONY: help demo test check bench bench-host docs cases fuzz malformed
+.PHONY: help demo test check bench bench-host docs cases fuzz fuzz-kernels malformed

@@ -68,6 +68,9 @@ def own_dims(contract: Op) -> tuple[frozenset[Dim], frozenset[Dim]]:
     return x - y, y - x
 
 
+MOST_PRODUCTS = 3  # of one kernel: an operand group of eight vector registers for each beside A's, an accumulator for each beside an atom's
+
+
 def matrix(group: list[Op]) -> bool:
     return any(t.name == "contract" and all(own_dims(t)) for t in group)
 
@@ -81,6 +84,8 @@ def beyond_the_machine(d: Derivation) -> str:
         return ""
     if len({frozenset(own_dims(t)) for t in products}) > 1:
         return "contractions of one kernel must share their dims"
+    if sum(s.rhs is not None for s in d.states) > MOST_PRODUCTS:
+        return f"more than {MOST_PRODUCTS} matrix products want more registers than there are"
     fed = [s.term for s in d.states if s.rhs is not None and s.term is not None]
     if len(fed) < len(d.states) and all(t == Term(xs=t.xs) and len(t.xs) == 1 and _leaf(t.xs[0][0]) for t in fed):
         return "a matrix product of stored tensors beside a reduction"

@@ -1,0 +1,66 @@
+"""A short profile of `make fuzz-kernels`: random programs hold their properties; a failure shrinks and is written as a reproducer."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from rvgpu.errors import RvgpuError
+from rvgpu.ir.binding import bind
+from rvgpu.isa.machine import load_machine
+from rvgpu.passes.context import Facts
+from rvgpu.runtime.kernel import kernel
+from rvgpu.testing import SMALL, Failure, Program, check_passes, check_run, fuzz, programs, refused
+
+SHORT = settings(max_examples=40, suppress_health_check=list(HealthCheck))
+LONG = settings(SHORT, max_examples=600)
+
+
+@SHORT
+@given(programs())
+def test_a_program_meets_its_bounds_and_has_the_same_bytes_on_other_machines(p):
+    check_run(p)
+
+
+@SHORT
+@given(programs(sizes=SMALL))
+def test_every_pass_keeps_the_meaning(p):
+    k = kernel(p.text)
+    small = {"vector.vlen": 128, "matrix.te": 8, "core.warps": 1 + p.seed}
+    check_passes(k, bind(k.func, {}, p.dims), Facts.of(load_machine("base", small)))
+
+
+@pytest.mark.slow
+@LONG
+@given(programs(steps=10))
+def test_programs_for_long(p):
+    check_run(p)
+
+
+@settings(max_examples=200)
+@given(programs(steps=12))
+def test_programs_are_well_typed(p):
+    """The front end takes every one: its refusals (E1xx, E2xx) would be the generator's mistake."""
+    k = kernel(p.text)
+    assert set(k.func.dim_names()) == set(p.dims)
+
+
+def test_a_failure_shrinks_and_is_written_with_its_command(tmp_path):
+    def check(p: Program) -> str:
+        kernel(p.text)
+        if "softmax(" in p.text:
+            raise Failure("softmax is there")
+        return "ok"
+
+    counts, found = fuzz(0.1, tmp_path, 7, check)
+    assert len(found) == 1 == counts["failed"] and counts["ok"] and counts["again"], "the same failure is told once"
+    softmax = found[0].read_text()
+    assert softmax.startswith("# Failure: softmax is there")
+    assert "rvgpu run fuzz-" in softmax.splitlines()[1] and "--check" in softmax.splitlines()[1] and f"{softmax.count('-D ')}" in "123"
+    assert softmax.count("\n") <= 7, "one statement is enough"
+
+
+def test_what_is_no_refusal_fails():
+    assert not refused(RvgpuError("E303", "no location")) and not refused(RvgpuError("E900", "internal"))
+    with pytest.raises(RvgpuError):
+        check_run(Program("def f(x: f32[M]) -> f32[M]:\n    return x + yy\n", {"M": 3}))

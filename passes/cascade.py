@@ -354,10 +354,10 @@ class Derivation:
         regions += [anchors, self._rebase(types, anchor_types), self._finish(types, anchor_types)]
         attrs: dict[str, Attr] = {"dim": self.dim, "kinds": tuple(s.kind for s in self.states), "names": tuple(f"s{i}" for i in range(n)),
                                   "anchor_of": tuple(tuple(s.anchors) for s in self.states), "anchor_needs": self.needs}
-        regions[0].ops[:0] = self._atom_ops()
+        regions[0].ops[:0] = self.atom_ops()
         return b.op("stream", [], [t.result.type for t in self.totals], regions, **attrs)
 
-    def _atom_ops(self) -> list[Op]:
+    def atom_ops(self) -> list[Op]:
         """Contractions and reductions over other dims inside the bodies: the x-atoms that the machine must make per block."""
         seen: dict[Op, None] = {}
 

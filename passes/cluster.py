@@ -84,6 +84,8 @@ def beyond_the_machine(d: Derivation) -> str:
         return ""
     if len({frozenset(own_dims(t)) for t in products}) > 1:
         return "contractions of one kernel must share their dims"
+    if len({x.tensor.dtype for t in products + [o for o in d.atom_ops() if o.name == "contract"] for x in t.operands}) > 1:
+        return "matrix products of several dtypes"
     if sum(s.rhs is not None for s in d.states) > MOST_PRODUCTS:
         return f"more than {MOST_PRODUCTS} matrix products want more registers than there are"
     fed = [s.term for s in d.states if s.rhs is not None and s.term is not None]
@@ -223,6 +225,8 @@ class _Clusters:
         names = self.func.result_names or ["out"]
         for r, t, name in zip(self.func.results, self.func.result_types, names, strict=True):
             outs[self._result_stage(r, groups)].append((name, r, t))
+        for n, g in enumerate(groups):
+            self._spread(outs, 2 * n, g, n == len(groups) - 1)
         totals = {2 * n: g for n, g in enumerate(groups)}
         for n in reversed(self.stored):
             seen: set[Value] = set()
@@ -257,6 +261,14 @@ class _Clusters:
             return max(self.stage[r], 0)
         rows, dims = set(groups[0][0].result.tensor.dims), set(r.tensor.dims)
         return 0 if not matrix(groups[0]) and dims in (rows, rows | {streamed_dim(groups[0][0])}) else -1
+
+    def _spread(self, outs: dict[int, list[Out]], n: int, group: list[Op], last: bool) -> None:
+        """Results of a group's stage that have dims beyond its own are made by the next stage, unless the stage makes nothing else."""
+        own = {streamed_dim(group[0])}.union(*(t.result.tensor.dims for t in group))
+        wider = [o for o in outs[n] if not set(o[2].dims) <= own]
+        if len(outs[n]) > 1 or not last:
+            outs[n] = [o for o in outs[n] if o not in wider]
+            outs[n + 1] = wider + outs[n + 1]
 
     def _demand(self, n: int, v: Value, seen: set[Value]) -> None:
         """Marks what earlier stages must store so that stage n can make v."""

@@ -231,7 +231,7 @@ class Matrix(ABC):
         elif k_at == len(parts) - 1:
             k.dma_load(dst, mem, lanes.count, rows, lane_cap, k_cap, src_axes=(lane_at, k_at), dst_axes=(2, 1))
         else:
-            raise reject(f"neither the contracted dim nor a free dim of {name} is innermost in memory", op.leaf.value)
+            raise reject(f"neither the contracted dim nor a free dim of {name} is innermost in memory", self.stream.op.results[0])
 
     def _load(self, op: Operand, at: Value, lane: Value) -> Value:
         assert op.stage is not None

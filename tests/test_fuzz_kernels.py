@@ -64,3 +64,19 @@ def test_what_is_no_refusal_fails():
     assert not refused(RvgpuError("E303", "no location")) and not refused(RvgpuError("E900", "internal"))
     with pytest.raises(RvgpuError):
         check_run(Program("def f(x: f32[M]) -> f32[M]:\n    return x + yy\n", {"M": 3}))
+
+
+FOUND = {  # by fuzzing, each with what was wrong
+    "several_dtypes": ("def f(q: i8[M, K], k: i8[N, K], v: bf16[N, K]) -> f32[M, K]:\n    return softmax(f32(q @ k) * 0.1, over=N) @ v\n", "other numbers"),
+    "two_products": ("def f(a: bf16[M, K], b: bf16[K, N], c: i8[M, K], d: i8[K, N]) -> (f32[M, N], f32[M, N]):\n    return f32(a @ b), f32(c @ d)\n",
+                     "other numbers"),
+    "wider_result": ("def f(x: f32[M, N], y: f32[K]) -> (f32[M, N], f32[M, K]):\n    return x * 2.0, var(x, over=N) + y\n", "no coordinate"),
+    "four_products": ("def f(a: bf16[M, K], b: bf16[K, N], c: bf16[K, N], d: bf16[M, K]) -> (f32[M, N], f32[M, N]):\n"
+                      "    return f32(a @ b) * (a @ c), f32(d @ b) * (d @ c)\n", "no tiling"),
+    "mask_of_a_row": ("def f(x: f32[M, N], y: f32[M, N]) -> f32[M, N]:\n    return where((iota(M) > 2) & (y > 0.25), x, 0.0)\n", "no code"),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_found(name):
+    assert check_run(Program(FOUND[name][0], {"M": 7, "N": 9, "K": 5})) == "ok"

@@ -188,8 +188,10 @@ class Grower:
 
     def attention(self) -> None:
         lead = self.one(((), ("B",)))
-        dtype = self.one(STORED)
-        q, k, v = (self.param((*lead, *own), dtype) for own in (("M", "K"), ("N", "K"), ("N", "K")))
+        keys = self.one((*STORED, "i8"))
+        values = keys if keys in STORED and self.choose(3) < 2 else self.one(STORED)
+        q, k = self.param((*lead, "M", "K"), keys), self.param((*lead, "N", "K"), keys)
+        v = self.param((*lead, "N", "K"), values)
         s = self.let(f"f32({q.name} @ {k.name}) * 0.3", (*lead, "M", "N")).name
         self.pool.pop()
         form = self.choose(4)

@@ -67,7 +67,8 @@ def test_what_is_no_refusal_fails():
 
 
 FOUND = {  # by fuzzing, each with what was wrong
-    "several_dtypes": ("def f(q: i8[M, K], k: i8[N, K], v: bf16[N, K]) -> f32[M, K]:\n    return softmax(f32(q @ k) * 0.1, over=N) @ v\n", "other numbers"),
+    "several_dtypes": ("def f(q: i8[M, K], k: i8[N, K], v: bf16[N, K]) -> f32[M, K]:\n"
+                       "    return softmax(f32(q @ k) * 0.1, over=N) @ v\n", "other numbers"),
     "two_products": ("def f(a: bf16[M, K], b: bf16[K, N], c: i8[M, K], d: i8[K, N]) -> (f32[M, N], f32[M, N]):\n    return f32(a @ b), f32(c @ d)\n",
                      "other numbers"),
     "wider_result": ("def f(x: f32[M, N], y: f32[K]) -> (f32[M, N], f32[M, K]):\n    return x * 2.0, var(x, over=N) + y\n", "no coordinate"),

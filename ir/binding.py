@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rvgpu.errors import EXIT_REJECTED, RvgpuError
 from rvgpu.ir.core import Func
+from rvgpu.ir.dims import is_bound
 from rvgpu.ir.shapes import dim_attr
 
 
@@ -44,7 +45,7 @@ def bind(func: Func, shapes: Mapping[str, Sequence[int]], given: Mapping[str, in
             old, new = dim_attr(op.attrs, "from"), dim_attr(op.attrs, "to")
             if new.name is not None and new.name not in out and all(n in out for n in old.names):
                 out[new.name] = old.value(out)
-    missing = [n for n in func.dim_names() if n not in out]
+    missing = [n for n in func.dim_names() if not is_bound(n, out)]
     if missing:
         raise RvgpuError("E203", f"no argument binds dim {missing[0]}", func.loc).hint(f"give it: -D {missing[0]}=... or compile({missing[0]}=...)")
     for t in [*(p.value.tensor for p in func.params), *func.result_types]:

@@ -1,4 +1,7 @@
-"""Dims are linear forms over names (`2*F`, `S+1`), kept canonical; two dims are the same iff their forms are equal."""
+"""Dims are linear forms over names (`2*F`, `S+1`), kept canonical; two dims are the same iff their forms are equal.
+
+A name `T.256` counts the parts of 256 that T is cut into (the last one may be short); nothing binds it, its value follows from T's.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ class Dim:
 
     def value(self, binding: Mapping[str, int]) -> int:
         """The extent under a binding of every name; KeyError names the unbound one."""
-        return self.const + sum(c * binding[n] for n, c in self.terms)
+        return self.const + sum(c * value_of(n, binding) for n, c in self.terms)
 
     def subst(self, binding: Mapping[str, Dim]) -> Dim:
         out = Dim((), self.const)
@@ -66,3 +69,19 @@ class Dim:
         if self.const or not out:
             out += ("+" if out and self.const >= 0 else "") + str(self.const)
         return out
+
+
+def parts_of(name: str, size: int) -> Dim:
+    """The number of parts of `size` that the dim `name` is cut into."""
+    return Dim.of(f"{name}.{size}")
+
+
+def value_of(name: str, binding: Mapping[str, int]) -> int:
+    """A name's value; KeyError when neither it nor what it is cut from is bound."""
+    whole, _, size = name.rpartition(".")
+    return binding[name] if name in binding or not whole else -(-value_of(whole, binding) // int(size))
+
+
+def is_bound(name: str, binding: Mapping[str, int]) -> bool:
+    """Whether a name has a value."""
+    return name in binding or "." in name and is_bound(name.rpartition(".")[0], binding)

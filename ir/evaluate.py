@@ -16,6 +16,7 @@ from rvgpu.errors import RvgpuError
 from rvgpu.ir import meaning as m
 from rvgpu.ir.binding import bind
 from rvgpu.ir.core import Block, Func, Op, Value
+from rvgpu.ir.dims import parts_of
 from rvgpu.ir.numeric import Array, limit, numpy_dtype, round_to, widen
 from rvgpu.ir.shapes import dim_attr
 from rvgpu.ir.slabs import by_slabs
@@ -144,6 +145,8 @@ class Evaluator:
     def stream(self, op: Op, values: dict[Value, Array]) -> list[Array]:
         s = StreamRun(self, op, values)
         extent = self.env.size(s.dim)
+        if "part" in op.attrs:
+            return s.parts(_int(op.attrs["part"]), extent)
         cut = self.cuts.get(str(s.dim)) if isinstance(self.cuts, Mapping) else self.cuts
         cut = [extent] if cut is None else cut
         assert _total(cut) == extent, f"the cut {cut} of {s.dim} does not add up to {extent}"
@@ -225,6 +228,14 @@ class StreamRun:
                 other, start = self.part(c, start)
                 states = self.merge(states, other)
         return states, start
+
+    def parts(self, size: int, extent: int) -> list[Array]:
+        """The states of each part of `size` positions, parts first."""
+        found = [self.part([min(size, extent - start)], start)[0] for start in range(0, extent, size)]
+        stacked = [np.stack([states[k] for states in found]) if found else np.empty((0, *x.shape), x.dtype) for k, x in enumerate(self.empty)]
+        name = self.dim.name
+        assert name is not None
+        return [m.align(x, (parts_of(name, size), *t.dims), r.tensor.dims) for x, t, r in zip(stacked, self.types, self.op.results, strict=True)]
 
     def update(self, states: list[Array], start: int, stop: int) -> list[Array]:
         """The states with one block taken in: those before it move to the new anchors, where the block's own part is made."""

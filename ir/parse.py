@@ -27,7 +27,7 @@ from rvgpu.ir.types import (
 )
 
 TOKEN = re.compile(r"""(?P<space>[ \t\r]+|//[^\n]*)|(?P<line>\n)
-    |(?P<value>%[A-Za-z0-9_]+)
+    |(?P<value>%[A-Za-z0-9_.]+)
     |(?P<string>"(?:[^"\\\n]|\\.)*")
     |(?P<number>[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)
     |(?P<word>[A-Za-z_][A-Za-z0-9_.]*)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from rvgpu.ir.core import Attr, Func
-from rvgpu.ir.dims import Dim
+from rvgpu.ir.dims import Dim, is_bound
 from rvgpu.ir.numeric import Array
 
 LIMIT = 1 << 24  # elements of the largest intermediate
@@ -44,7 +44,7 @@ def by_slabs(func: Func, arrays: list[Array], dims: Mapping[str, int], run: Run,
     """`run(arrays, dims)` gives one array per result (or several sets of them in a row); slab by slab when it is
     large."""
     types = [r.tensor for op in func.body.walk() for r in op.results]
-    bound = [t.dims for t in types if all(n in dims for d in t.dims for n in d.names)]
+    bound = [t.dims for t in types if all(is_bound(n, dims) for d in t.dims for n in d.names)]
     largest = max((math.prod(d.value(dims) for d in ds) for ds in bound), default=0)
     name = max(free_dims(func), key=lambda n: dims[n], default=None) if largest > limit else None
     if name is None or dims[name] < 2:

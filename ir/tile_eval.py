@@ -15,6 +15,7 @@ import numpy as np
 
 from rvgpu.ir import meaning, numeric
 from rvgpu.ir.core import Block, Op, Value
+from rvgpu.ir.dims import value_of
 from rvgpu.ir.numeric import Array, round_to
 from rvgpu.ir.numeric import numpy_dtype as numpy_dtype
 from rvgpu.ir.tile_build import CMPS, KFunc
@@ -156,7 +157,7 @@ class _Warp:
         return xs[1] if xs[0] else xs[2]
 
     def op_dim(self, op: Op, xs: list[Any]) -> Any:
-        return self.dims[str(op.attrs["name"])]
+        return value_of(str(op.attrs["name"]), self.dims)
 
     def op_scalar(self, op: Op, xs: list[Any]) -> Any:
         return _np(op.results[0]).type(self.scalars[str(op.attrs["name"])])

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rvgpu.ir.core import Block, Func, Op, Value
-from rvgpu.ir.dims import Dim
+from rvgpu.ir.dims import Dim, parts_of
 from rvgpu.ir.shapes import IllFormed, accumulator
 from rvgpu.ir.tensor_ops import check_attrs, infer
 from rvgpu.ir.text import print_op
 from rvgpu.ir.types import TensorType
 
-STREAM_ATTRS = {"dim": "dim", "names": "tuple?", "kinds": "tuple", "anchor_of": "tuple", "anchor_needs": "tuple"}
+STREAM_ATTRS = {"dim": "dim", "names": "tuple?", "kinds": "tuple", "anchor_of": "tuple", "anchor_needs": "tuple", "part": "int?"}
 
 
 class VerifyError(AssertionError):
@@ -171,7 +171,18 @@ class TensorVerifier:
             found = region(1 + k, f"body {k}", [*atoms, *used], inside)
             self.body(op, dim, k, str(kinds[k]), states[k], found)
         self.yields(op, "rebase", region(2 + n, "rebase", [*states, *anchors]), states)
-        self.yields(op, "finish", region(3 + n, "finish", [*states, *anchors]), [r.tensor for r in op.results])
+        finished = region(3 + n, "finish", [*states, *anchors])
+        if "part" in op.attrs:
+            finished = self.parts(op, dim, states, finished)
+        self.yields(op, "finish", finished, [r.tensor for r in op.results])
+
+    def parts(self, op: Op, dim: Dim, states: list[TensorType], finished: list[TensorType]) -> list[TensorType]:
+        """What a stream in parts gives: its states, once for each part."""
+        size = op.attrs["part"]
+        assert isinstance(size, int)
+        if dim.name is None or size < 1 or op.regions[-1].yielded != op.regions[-1].args[:len(states)]:
+            raise self.fail(op, "a stream in parts cuts a plain dim into parts of at least 1 and finishes with its states")
+        return [TensorType((parts_of(dim.name, size), *t.dims), t.dtype) for t in finished]
 
     def dependencies(self, op: Op, anchor_of: Iterable[object], needs: Iterable[object]) -> None:
         """An anchor comes from earlier states only."""

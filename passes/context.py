@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rvgpu.ir.core import Op
-from rvgpu.ir.dims import Dim
+from rvgpu.ir.dims import Dim, is_bound, value_of
 from rvgpu.isa.machine import Machine
 
 
@@ -55,18 +55,23 @@ class Limits:
         """The largest value `dim` may have in this kernel (its names are bounded; negative terms count as 0)."""
         out = dim.const
         for n, c in dim.terms:
-            if n in self.exact:
-                out += c * self.exact[n]
+            if is_bound(n, self.exact):
+                out += c * value_of(n, self.exact)
             elif c > 0:
-                out += c * self.upper[n]
+                out += c * value_of(n, self.upper)
         return out
 
     def product(self, dims: Iterable[Dim]) -> int:
         """The most elements of a tensor with these dims; an empty dim counts as one."""
         return math.prod(max(1, self.bound(d)) for d in dims)
 
+    def bucket(self, dims: Iterable[Dim]) -> int:
+        """`product` with every name at its power of two, exact or not: the same for all kernels of a bucket."""
+        names = {n: 1 << max(0, (v - 1).bit_length()) for n, v in {**self.upper, **self.exact}.items()}
+        return Limits(self.vlen, self.te, self.warps, self.cores, self.spm_bytes, names).product(dims)
+
     def static(self, dim: Dim) -> int | None:
-        return dim.value(self.exact) if all(n in self.exact for n in dim.names) else None
+        return dim.value(self.exact) if all(is_bound(n, self.exact) for n in dim.names) else None
 
 
 @dataclass

@@ -10,6 +10,7 @@ import numpy as np
 from rvgpu.errors import RvgpuError
 from rvgpu.ir.core import Block, Func, Op, Value
 from rvgpu.ir.dims import Dim
+from rvgpu.ir.numeric import integer_range
 from rvgpu.ir.tile_build import K, KFunc, KTensor
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.context import Limits
@@ -47,6 +48,7 @@ class Stream:
     anchors: Block
     rebase: Block
     finish: Block
+    part: int = 0  # positions of one part where the stream's results are the states of its parts, else 0
 
     @staticmethod
     def of(op: Op) -> Stream:
@@ -65,7 +67,7 @@ class Stream:
             states.append(State(k, str(kinds[k]), op.regions[1 + k], tuple(int(a) for a in anchors),  # type: ignore[arg-type]
                                 t.dtype, t.dims))
         return Stream(op, dim, states, tuple(tuple(int(i) for i in t) for t in needs),  # type: ignore[union-attr,arg-type]
-                      op.regions[0], op.regions[1 + n], op.regions[2 + n], finish)
+                      op.regions[0], op.regions[1 + n], op.regions[2 + n], finish, int(op.attrs.get("part", 0)))  # type: ignore[arg-type]
 
     def link(self, em: Emitter) -> None:
         """Region arguments stand for what is passed to them: captures, atoms, finished totals."""
@@ -90,6 +92,14 @@ class Stream:
                 assert need <= done, "anchors come from earlier states"
             out[-1].append(state)
         return out
+
+    def lazy(self, em: Emitter, a: int) -> bool:
+        """An anchor that is a running maximum used only under exp may lag behind it by TAU. Until it moves it stands at FLOOR: nothing but
+        -inf has gone by, and exp(-inf - FLOOR) is 0, so that unlike -inf it needs no test where it is used."""
+        d = em.resolve(self.anchors.yielded[a])
+        if d not in self.anchors.args or self.states[self.anchors.args.index(d)].kind != "max":
+            return False
+        return not any(op.name == "eq" for s in self.states if a in s.anchors for op in s.body.ops)
 
     def anchor_args(self, state: State) -> list[Value]:
         return state.body.args[len(self.atoms.yielded):]
@@ -138,6 +148,7 @@ def decode(k: K, flat: Value, extents: Sequence[Value]) -> list[Value]:
     return out[::-1]
 
 
+TAU = 8.0  # a lazy anchor moves only when its maximum grew by more than this (then exp's argument stays <= TAU)
 FLOOR = -float(np.finfo(np.float32).max)  # an anchor that has not moved yet, when it may be held as a finite number
 
 
@@ -152,6 +163,15 @@ def safe_anchor(k: K, d: Value, vl: Value | None, bottom: float = float("-inf"))
     zero = k.sconst(0.0, DType.f32)
     is_real = op("gt", d, k.sconst(bottom, DType.f32))
     return pick(is_real, d, zero), lambda delta: pick(is_real, delta, zero)
+
+
+def identity(k: K, state: State) -> Value:
+    """What a state starts from."""
+    value = IDENTITY[state.kind]
+    if not state.dtype.is_float:
+        low, high = integer_range(state.dtype)
+        value = {"sum": 0, "max": low, "min": high}[state.kind]
+    return k.sconst(value, state.dtype)
 
 
 def reject(message: str, loc_of: Value | None = None) -> RvgpuError:

@@ -280,14 +280,7 @@ class Matrix(ABC):
         return {args[s.index]: (lambda m=m: (self._state(states, m),)) for m, s in enumerate(self.plan.vectors)}  # type: ignore[misc]
 
     def _lazy(self, a: int) -> bool:
-        """An anchor that is a running maximum used only under exp may lag behind it by TAU. Until it moves it stands at FLOOR: nothing but
-        -inf has gone by, and exp(-inf - FLOOR) is 0, so that unlike -inf it needs no test where it is used."""
-        d = self.em.resolve(self.stream.anchors.yielded[a])
-        if d not in self.stream.anchors.args:
-            return False
-        if self.stream.states[self.stream.anchors.args.index(d)].kind != "max":
-            return False
-        return not any(op.name == "eq" for s in self.stream.states if a in s.anchors for op in s.body.ops)
+        return self.stream.lazy(self.em, a)
 
     def bottom(self, a: int) -> float:
         return FLOOR if self._lazy(a) else float("-inf")

@@ -8,12 +8,10 @@ from functools import partial
 
 from rvgpu.ir.core import Op, Value
 from rvgpu.ir.types import DType, VecType
-from rvgpu.passes.kernel import IDENTITY, REDUCE_OP, State, ceil_div, clamp, decode, safe_anchor
+from rvgpu.passes.kernel import IDENTITY, REDUCE_OP, TAU, State, ceil_div, clamp, decode, safe_anchor
 from rvgpu.passes.lower_matrix import Lanes, Matrix, Operand, States
 from rvgpu.passes.masksplit import Mask, Ranges, nothing, span, whole
 from rvgpu.passes.rows import Axis, Rows
-
-TAU = 8.0  # a running maximum moves its anchor only when it grew by more than this (then exp's argument stays <= TAU)
 
 
 class Streamed(Matrix):

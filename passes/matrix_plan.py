@@ -83,6 +83,14 @@ def stream_block(plan: MatrixPlan, limits: Limits) -> int:
     return bk
 
 
+def part_block(plan: MatrixPlan, limits: Limits) -> int:
+    """The same for a kernel in parts, where half of STAGING holds two stages of a warp's operands; 0 when nothing fits."""
+    bk, c, size = limits.te, sum(limits.bound(a.dim) for a in plan.atoms), plan.dtype.bits // 8
+    while bk and 2 * size * (bk * limits.te * len(plan.products) + bk * c + min(limits.te, 32) * c) > STAGING // 2:
+        bk //= 2
+    return bk if bk >= min(limits.te, KMAX[plan.dtype.bits] * 8) else 0
+
+
 def n_lanes(plan: MatrixPlan, limits: Limits, bn: int) -> int:
     """Lanes of a staged B operand: all `bn`, but no more than the dim may have when that is less than one tile."""
     return min(bn, max(32, -(-limits.product(plan.n) // 32) * 32)) if bn == limits.te else bn

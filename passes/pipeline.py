@@ -1,6 +1,6 @@
 """The whole pipeline on one page: which passes run in which order, how they are written as text, and what happens between them.
 
-`expand,simplify,cluster,cascade,tile,grid,pipeline,stage` takes one level T function to one level K kernel per launch. A pass is a frozen
+`expand,simplify,cluster,cascade,split,tile,grid,pipeline,stage` takes one level T function to one level K kernel per launch. A pass is a frozen
 dataclass whose fields are its options: `tile{wm=2,bk=64}`. After every pass each function is verified.
 """
 
@@ -27,6 +27,7 @@ from rvgpu.passes.grid import Grid
 from rvgpu.passes.matrix_plan import plan_matrix
 from rvgpu.passes.pipeline_dma import PipelineDma
 from rvgpu.passes.simplify import Simplify
+from rvgpu.passes.split import Split
 from rvgpu.passes.stage import Stage
 from rvgpu.passes.tile import Tile
 
@@ -40,7 +41,7 @@ class Pass(Protocol):
     def run(self, func: Unit, context: Context) -> Sequence[Unit]: ...
 
 
-PIPELINE: tuple[Pass, ...] = (Expand(), Simplify(), Cluster(), Cascade(), Tile(), Grid(), PipelineDma(), Stage())  # type: ignore[assignment]
+PIPELINE: tuple[Pass, ...] = (Expand(), Simplify(), Cluster(), Cascade(), Split(), Tile(), Grid(), PipelineDma(), Stage())  # type: ignore[assignment]
 PASSES: dict[str, Pass] = {p.name: p for p in PIPELINE}
 Hook = Callable[[Pass, Sequence[Unit], float], None]
 

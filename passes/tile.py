@@ -17,6 +17,8 @@ from rvgpu.passes.cost import cost, spm_bytes, stages
 from rvgpu.passes.expand import is_macro
 from rvgpu.passes.lower_gemm import Gemm
 from rvgpu.passes.lower_matrix import Tiles
+from rvgpu.passes.lower_merge import lower_merge
+from rvgpu.passes.lower_parts import FewRows, few_rows, few_tiles
 from rvgpu.passes.lower_stream import Streamed
 from rvgpu.passes.lower_vector import lower_vector
 from rvgpu.passes.matrix_plan import MatrixPlan, plan_matrix, stream_block
@@ -44,12 +46,17 @@ class Tile:
         limits = context.limits()
         plan = plan_matrix(func, limits)
         if plan is None:
-            context.remarks.append(Remark(f"{func.name}: rows on the vector unit"))
-            return [lower_vector(func, limits)]
+            merged = lower_merge(func, limits)
+            context.remarks.append(Remark(f"{func.name}: {'parts joined' if merged else 'rows'} on the vector unit"))
+            return [merged or lower_vector(func, limits)]
         missing = sorted(plan.static_dims() - set(context.exact))
         if missing:
             raise RvgpuError("E304", f"kernel {func.name} needs the value of {', '.join(missing)}: it decides the scratchpad's layout",
                              func.loc).hint(f"compile({', '.join(f'{m}=...' for m in missing)}) or -D {missing[0]}=...")
+        if few_rows(plan, limits):
+            few = few_tiles(plan, limits)
+            context.remarks.append(Remark(f"{func.name}: few rows, {few.warps} streams at once, {few.jn} tiles, blocks of {few.bk}"))
+            return [FewRows(func, limits, plan, few).build()]
         chosen, cycles = self.choose(plan, limits, context.facts)
         apart = f", {chosen.wo} warps along {plan.m[0]}" if chosen.wo else ""
         context.remarks.append(Remark(f"{func.name}: {chosen.wm} x {chosen.wn} warps of {chosen.im} x {chosen.jn} tiles{apart}, blocks of "

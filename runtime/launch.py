@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rvgpu.errors import RvgpuError
+from rvgpu.ir.dims import value_of
 from rvgpu.ir.numeric import numpy_dtype
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.isa.machine import Machine
@@ -49,7 +50,7 @@ def run_code(code: Code, machine: Machine, binding: Mapping[str, int], inputs: M
         if made and all(0 in s for s in made):
             continue  # an empty result launches nothing
         args = [places[t.name] for t in k.tensors] + [0] + [scalar_slot(scalars[n], t) for n, t in k.scalars]
-        args += [binding[d] for d in k.dims] + [machine.matrix.te]
+        args += [value_of(d, binding) for d in k.dims] + [machine.matrix.te]
         dev.launch(program, k.name, args, ctas=machine.gpu.cores, scratchpad_bytes=k.spm_bytes)
     raw = dev.finish()
     done = time.perf_counter()

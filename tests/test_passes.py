@@ -55,7 +55,7 @@ def test_pass_text_round_trip():
     assert print_passes(parse_passes("simplify, tile{bk=64 , wm=2},grid")) == "simplify,tile{wm=2,bk=64},grid"
     assert print_passes(parse_passes(print_passes(PIPELINE))) == print_passes(PIPELINE) == ",".join(PASSES)
     adjusted = parse_passes("+tile{bk=32}")
-    assert [p.name for p in adjusted] == list(PASSES) and adjusted[4] == Tile(bk=32)
+    assert [p.name for p in adjusted] == list(PASSES) and adjusted[5] == Tile(bk=32)
 
 
 @pytest.mark.parametrize("text,said", [

@@ -19,7 +19,7 @@ from tests import streams
 def simulate(func, arrays, dims, scalars=(), static=(), machine="base", **overrides):
     m = load_machine(machine, overrides)
     upper = {n: 1 << max(0, (v - 1).bit_length()) for n, v in dims.items()}
-    kf, = run_passes([func], PIPELINE[4:], Context(Facts.of(m), {n: dims[n] for n in static}, upper))
+    kf, = run_passes([func], PIPELINE[5:], Context(Facts.of(m), {n: dims[n] for n in static}, upper))
     dev = Device(m, memory_bytes=1 << 28)
     program = dev.load(compile_llvm(emit_llvm(kf), m.vector.vlen).object)
     args, outs = [], []

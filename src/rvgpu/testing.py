@@ -27,6 +27,7 @@ from rvgpu.errors import EXIT_REJECTED, RvgpuError
 from rvgpu.ir.binding import bind
 from rvgpu.ir.bounds import compare, reference
 from rvgpu.ir.core import Func
+from rvgpu.ir.dims import value_of
 from rvgpu.ir.evaluate import evaluate
 from rvgpu.ir.numeric import numpy_dtype
 from rvgpu.ir.tile_eval import run_kernel
@@ -308,7 +309,7 @@ def meaning(units: Sequence[Unit], arrays: Mapping[str, Any], scalars: Mapping[s
             if t.output:
                 known[t.name] = np.zeros([d.value(dims) for d in t.dims], numpy_dtype(t.dtype))
         own = {n: scalars[n] for n, _ in u.scalars}
-        run_kernel(u, {t.name: known[t.name] for t in u.tensors}, own, {n: dims[n] for n in u.dims}, ctas=ctas)
+        run_kernel(u, {t.name: known[t.name] for t in u.tensors}, own, {n: value_of(n, dims) for n in u.dims}, ctas=ctas)
     return known
 
 

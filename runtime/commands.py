@@ -21,6 +21,7 @@ from rvgpu.ir.text import print_funcs
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.isa.machine import Machine, load_machine
 from rvgpu.passes.context import Context, Facts
+from rvgpu.passes.explain import Explain
 from rvgpu.passes.pipeline import PIPELINE, Pass, Unit, check, parse_passes, run_passes
 from rvgpu.runtime.code import Code, make_code, read_note
 from rvgpu.runtime.inputs import random_inputs, random_scalars, random_tensor
@@ -225,12 +226,14 @@ def fits(shapes: Mapping[str, TensorType], binding: Mapping[str, int]) -> None:
 # -- compile and opt
 
 class Watch:
-    """Prints functions after passes, and the passes' times."""
+    """Prints functions after passes, and the passes' times; tells `explain` what each made."""
 
-    def __init__(self, print_after: str | None, times: bool) -> None:
-        self.print_after, self.times = print_after, times
+    def __init__(self, print_after: str | None, times: bool, explain: Explain | None = None) -> None:
+        self.print_after, self.times, self.explain = print_after, times, explain
 
     def __call__(self, p: Pass, units: Sequence[Unit], seconds: float) -> None:
+        if self.explain is not None:
+            self.explain(p.name, units)
         if self.print_after in ("all", p.name):
             print(f"// after {p.name}\n{print_funcs(units, locs=False)}", file=sys.stderr)
         if self.times:
@@ -253,7 +256,12 @@ def compile_(args: Args) -> int:
     binding = {**{n: bucket(4096) for n in kernel.func.dim_names()}, **given} if args.open else bind(kernel.func, {}, given)
     context = compiled.context(binding)
     begin = time.perf_counter()
-    units = run_passes([kernel.func], passes, context, Watch(args.print_after, args.time_passes))
+    watch = Watch(args.print_after, args.time_passes, Explain(kernel.func, context) if args.explain else None)
+    units = run_passes([kernel.func], passes, context, watch)
+    if watch.explain is not None:
+        print("\n".join(watch.explain.lines))
+        if args.emit is None:
+            return EXIT_OK
     if args.remarks:
         show_remarks(context)
     tensor = args.emit == "tensor" or args.emit is None and args.stop_after is not None and all(isinstance(u, Func) for u in units)

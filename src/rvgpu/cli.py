@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     q.add_argument("--check", action="store_true", help="compare with float64 within the propagated error bound")
     q = command("compile", "print a stage as text, or write machine code", _source, _machine, _passes)
     q.add_argument("--emit", choices=["tensor", "tile", "llvm", "asm", "obj", "elf"], help="default: asm, or what --stop-after leaves")
+    q.add_argument("--explain", action="store_true", help="pass by pass the change and the predicted cycles, and how a cascade was derived")
     q.add_argument("--open", action="store_true", help="leave dims without -D open (buckets of 4096)")
     q.add_argument("-o", dest="output", metavar="FILE", help="- is stdout")
     q = command("opt", "run passes over IR text", _machine, _passes)

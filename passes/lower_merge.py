@@ -44,6 +44,7 @@ class _Merge:
         stream.link(em)
         self.outs = results(func, k)
         self.parts = em.extent(stream.dim)
+        self.one_chunk = limits.bound(stream.dim) <= self.chunk
         few = limits.product(rows) < limits.cores * limits.warps
         columns = limits.bound(lane) if lane is not None else 1
         self.groups = 1 if few or columns <= self.chunk else 2  # chunks of lanes in one item
@@ -84,6 +85,11 @@ class _Merge:
         axes, self.base, mine = self._place(w)
         with ExitStack() as stack:
             stack.enter_context(em.scope(axes))
+            if self.one_chunk:
+                stack.enter_context(em.scope([self._parts_from(self.zero)]))
+                for p in self.func.params:  # all in flight at once
+                    if self.stream.dim in p.value.tensor.dims and self.lane not in p.value.tensor.dims:
+                        em.one(p.value)
             narrow = [s for s in self.stream.states if s not in self.wide]
             for wave in self.stream.waves():
                 if any(s in narrow for s in wave):
@@ -93,12 +99,22 @@ class _Merge:
             stack.enter_context(em.scope(bind=self._finish_binds()))
             k.if_(mine, lambda: self._store(totals))
 
+    def _parts_from(self, c: Value) -> Axis:
+        """Lanes along the parts from c on."""
+        return Axis((self.stream.dim,), c, self.k.idx("min", self.k.idx("sub", self.parts, c), self.chunk), self.chunk)
+
     def _over_parts(self, init: Sequence[Value], body: Callable[[Value, Value, list[Value]], Sequence[Value]]) -> list[Value]:
         """body(first part, live lanes, carried) with lanes along the parts, chunk by chunk."""
+        if self.one_chunk:
+            vl = self.em.lane_axis().vl
+            assert vl is not None
+            return list(body(self.zero, vl, list(init)))
+
         def step(c: Value, carried: list[Value]) -> Sequence[Value]:
-            vl = self.k.idx("min", self.k.idx("sub", self.parts, c), self.chunk)
-            with self.em.scope([Axis((self.stream.dim,), c, vl, self.chunk)]):
-                return body(c, vl, carried)
+            axis = self._parts_from(c)
+            assert axis.vl is not None
+            with self.em.scope([axis]):
+                return body(c, axis.vl, carried)
 
         return self.k.for_(0, self.parts, self.chunk, init, step)
 

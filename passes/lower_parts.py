@@ -264,10 +264,13 @@ class FewRows:
     def _rounded(self, x: Value) -> Value:
         return self.k.idx("mul", ceil_div(self.k, x, self.kmax), self.kmax) if self.kmax > 1 else x
 
-    def _load(self, op: Staged, at: Value, lane: Value) -> Value:
+    def _load(self, op: Staged, at: Value, lane: Value, further: int = 0) -> Value:
+        """Rows of an operand from `at` on; `further` rows on from there by a constant offset."""
         k = self.k
         vl = self.te if op.lane_cap >= self.limits.te else k.idx("min", self.te, op.lane_cap)
-        return k.opnd_load(k.mem_at(op.buffer, [self.wstage if op.lane == "m" else self.stage, at, lane]), self.kmax, vl, k_axis=1, lane_axis=2)
+        place = k.mem_at(op.buffer, [self.wstage if op.lane == "m" else self.stage, at, lane])
+        place = k.mem_at(place, [self.zero, k.const(further), self.zero]) if further else place
+        return k.opnd_load(place, self.kmax, vl, k_axis=1, lane_axis=2)
 
     def _scores(self, atom: Atom) -> None:
         """Two steps along the contracted dim share one configuration where their number is even."""
@@ -278,8 +281,7 @@ class FewRows:
         both = 2 if length is not None and length % (2 * self.kmax) == 0 else 1
 
         def mul(c: Value, _: list[Value]) -> Sequence[Value]:
-            at = [k.idx("add", c, u * self.kmax) if u else c for u in range(both)]
-            loaded = [[self._load(op, c, self.zero) for c in at] for op in (keys, query)]
+            loaded = [[self._load(op, c, self.zero, u * self.kmax) for u in range(both)] for op in (keys, query)]
             for a, b in zip(*loaded, strict=True):
                 k.mma(acc, a, b, self.keys, self.vl_m)
             return []

@@ -4,6 +4,7 @@ through the rest of the math into memory."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rvgpu.ir.core import Value
@@ -15,10 +16,14 @@ if TYPE_CHECKING:
     from rvgpu.passes.lower_matrix import Matrix, States
 
 
+Factor = tuple[Value, ...]  # values of a row that multiply its elements
+
+
 class Results:
     def __init__(self, low: Matrix) -> None:
         self.low, self.k, self.em, self.plan, self.stream = low, low.k, low.em, low.plan, low.stream
         self.table: Value | None = None
+        self.scaled: dict[Value, tuple[Value, Factor]] = {}  # element, factor
 
     def store(self, states: States, anchors: list[Value], n0: Value) -> None:
         """The results from the states at the end of the streamed dim."""
@@ -37,7 +42,7 @@ class Results:
             em.alias[self.stream.finish.args[state]] = r.yielded[state]
         binds = low.bind_states(r.args, states) | bind_all(r.args[count:], deltas)
         binds |= bind_all(self.stream.finish.args[count:], [(safe_anchor(k, t, self.low.vl_m[0])[0],) for t in targets])
-        factors: dict[Value, int] = {}
+        factors: dict[Factor, int] = {}
         with em.scope(bind=binds):
             outs = results(low.func, k)
             for name, v, t in outs:
@@ -50,8 +55,11 @@ class Results:
                 with k.at(em.root):
                     self.table = k.spm_alloc(DType.f32, [k.const(len(factors)), k.const(te)], [k.const(te), k.const(1)],
                                              name="factors", size_bytes=size * 4, per_warp=True)
-                for v, slot in factors.items():
-                    k.store(k.mem_at(self.table, [k.const(slot), k.const(0)]), em.one(v), self.low.vl_m[0], axis=1)
+                for factor, slot in factors.items():
+                    row = em.one(factor[0])
+                    for other in factor[1:]:
+                        row = k.vt("mul", row, em.one(other), vl=self.low.vl_m[0])
+                    k.store(k.mem_at(self.table, [k.const(slot), k.const(0)]), row, self.low.vl_m[0], axis=1)
         wide = [o for o in outs if set(self.plan.n) & set(o[2].dims)]
         for i in range(self.low.tiles.im):
             for j in range(self.low.tiles.jn):
@@ -78,18 +86,37 @@ class Results:
         parts = [self._uses(x) for x in v.op.operands]
         return any(p[0] for p in parts), any(p[1] for p in parts)
 
-    def _per_row(self, v: Value) -> list[Value]:
-        """The largest subexpressions of v that are made from vector states alone: they vary with m only."""
+    def _per_row(self, v: Value) -> list[Factor]:
+        """The largest subexpressions of v that are made from vector states alone: they vary with m only. What multiplies one element after
+        the other is one factor: e * p * q = e * (p * q), which also rounds twice."""
         v = self.em.resolve(v)
         vector, acc = self._uses(v)
         if not vector:
             return []
-        if not acc and not set(v.tensor.dims) & set(self.plan.n):
-            return [v]
+        if self._is_row(v):
+            return [(v,)]
+        element, factor = self._scaled(v)
+        if len(factor) > 1:
+            self.scaled[v] = element, factor
+            return [factor, *self._per_row(element)]
         assert v.op is not None
         return [x for o in v.op.operands for x in self._per_row(o)]
 
-    def _store_tile(self, i: int, j: int, outs: list[tuple[str, Value, TensorType]], factors: dict[Value, int]) -> None:
+    def _is_row(self, v: Value) -> bool:
+        return self._uses(v) == (True, False) and not set(v.tensor.dims) & set(self.plan.n)
+
+    def _scaled(self, v: Value) -> tuple[Value, Factor]:
+        """v as an element times values of its row."""
+        v = self.em.resolve(v)
+        if v.op is not None and v.op.name == "mul" and v.tensor.dtype == DType.f32:
+            x, y = (self.em.resolve(o) for o in v.op.operands)
+            x, y = (y, x) if self._is_row(x) else (x, y)
+            if self._is_row(y) and not self._is_row(x):
+                element, factor = self._scaled(x)
+                return element, (*factor, y)
+        return v, ()
+
+    def _store_tile(self, i: int, j: int, outs: list[tuple[str, Value, TensorType]], factors: dict[Factor, int]) -> None:
         """An accumulator tile, row by row with lanes along n, through the rest of the math into memory."""
         k, em, te = self.k, self.em, self.low.limits.te
         first = k.idx("add", self.low.m0, i * te)
@@ -103,9 +130,17 @@ class Results:
             for s_index, tiles in self.low.accs.items():
                 binds[self.stream.rebase.args[s_index]] = lambda acc=tiles[i][j]: tuple(  # type: ignore[misc]
                     k.acc_read(acc, at(u), self.low.vl_n[j], axis="row") for u in range(count))
-            for v, slot in factors.items():
-                binds[v] = lambda slot=slot: tuple(  # type: ignore[misc]
-                    k.s_load(k.mem_at(self._table(), [k.const(slot), at(u)])) for u in range(count))
+            def row_factor(slot: int) -> Rows:
+                return tuple(k.s_load(k.mem_at(self._table(), [k.const(slot), at(u)])) for u in range(count))
+
+            def scaled(element: Value, slot: int) -> Rows:
+                return tuple(k.vt("mul", x, f, vl=self.low.vl_n[j]) for x, f in zip(em.emit(element), row_factor(slot), strict=True))
+
+            for factor, slot in factors.items():
+                if len(factor) == 1:
+                    binds[factor[0]] = partial(row_factor, slot)
+            for v, (element, factor) in self.scaled.items():
+                binds[v] = partial(scaled, element, factors[factor])
             with em.scope([Axis(self.plan.m, k.idx("add", first, row))], binds, rows=count):
                 for name, v, t in outs:
                     xs = em.emit(v)

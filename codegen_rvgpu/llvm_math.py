@@ -333,6 +333,8 @@ class Lanes:
                 n = ints.rvv("vmin", ints.rvv("vmax", n, Val("i32", str(low))), Val("i32", str(high)))
             return self.cast(n, DType.i32, dst)
         if dst.is_float:
+            if (src, dst) == (DType.i8, DType.f16):
+                return w.rvv("vfwcvt.f.x.v", to, [x], self.vl, mangle=[v.mangled])
             n = self.cast(x, src, DType.i32)
             y = w.rvv("vfcvt.f.x.v", f32, [n], self.vl, frm=True, mangle=[v.of("i32").mangled])
             return self.cast(y, DType.f32, dst)

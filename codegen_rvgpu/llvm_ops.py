@@ -510,6 +510,16 @@ class _Emit:
         assert isinstance(src, VecType) and isinstance(dst, VecType)
         return self.lanes(op).cast(self.val(op.operands[0]), src.dtype, dst.dtype)
 
+    def op_vt_nibble(self, op: Op) -> Val:
+        lanes, x = self.lanes(op), self.val(op.operands[0])
+        four = self.w.i64(4)
+        return lanes.rvv("vsra", x if op.attrs["half"] else lanes.rvv("vsll", x, four), four)
+
+    def op_vt_part(self, op: Op) -> Val:
+        x, v = self.val(op.operands[0]), self.vec(op.results[0])
+        assert x.vec is not None
+        return self.w.call(v, f"llvm.vector.extract.{v.mangled}.{x.vec.mangled}", [x, self.w.i64(v.n if op.attrs["index"] else 0)])
+
     def op_vt_xred(self, op: Op) -> Val:
         return self.lanes(op).reduce(str(op.attrs["op"]), self.val(op.operands[0]))
 

@@ -39,6 +39,16 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any]:
     return np.dtype(full.get(dtype) or dtype.name.replace("i", "int").replace("f", "float"))
 
 
+def packed(x: Array) -> Array:
+    """An array as memory holds it: int4 two to a byte, the low four bits first, each row padded to a byte; others as they are."""
+    if x.dtype.name != "int4":
+        return x
+    digits = x.astype(np.int8).view(np.uint8) & 15
+    if digits.shape[-1] % 2:
+        digits = np.concatenate([digits, np.zeros_like(digits[..., :1])], axis=-1)
+    return np.ascontiguousarray(digits[..., ::2] | digits[..., 1::2] << 4).view(np.int8)
+
+
 def is_float(x: Array) -> bool:
     """NumPy's own floats and ml_dtypes' (whose kind is "V" or "f"; int4's too, so its name decides)."""
     return x.dtype.kind in "fV" and not x.dtype.name.startswith(("int", "uint"))

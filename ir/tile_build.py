@@ -286,6 +286,15 @@ class K:
         assert isinstance(x.type, VecType)
         return self._one("vt.cast", [x, vl], VecType(x.type.lanes, dtype))
 
+    def nibble(self, x: Value, half: int, vl: Value) -> Value:
+        """The low (0) or high (1) four bits of bytes, with their sign."""
+        return self._one("vt.nibble", [x, vl], x.type, half=half)
+
+    def part(self, x: Value, index: int) -> Value:
+        """Half `index` of x's capacity."""
+        assert isinstance(x.type, VecType)
+        return self._one("vt.part", [x], VecType(x.type.lanes // 2, x.type.dtype), index=index)
+
     def tail(self, x: Value, fill: Value, live: Value, vl: Value) -> Value:
         """x in lanes < live, the scalar `fill` in lanes live..vl-1 (vl is the full count of the result)."""
         return self._one("vt.tail", [x, fill, live, vl], x.type)

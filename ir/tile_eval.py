@@ -37,6 +37,7 @@ class Deadlock(AssertionError):
 def run_kernel(func: KFunc, tensors: Mapping[str, Array], scalars: Mapping[str, float | int],
                dims: Mapping[str, int], *, ctas: int = 1) -> None:
     """Runs every CTA in order; output tensors are written in place (arrays must be C-contiguous)."""
+    tensors = {n: numeric.packed(x) for n, x in tensors.items()}
     for cta in range(ctas):
         spm = np.full(func.spm_bytes, 0xFF, np.uint8)  # NaN in every float
         unplaced: dict[tuple[Op, int], Array] = {}
@@ -300,6 +301,14 @@ class _Warp:
 
     def op_vt_cast(self, op: Op, xs: list[Any]) -> Any:
         return _poison(np.array(round_to(xs[0], _dtype(op.results[0]))), xs[1])
+
+    def op_vt_nibble(self, op: Op, xs: list[Any]) -> Any:
+        x = xs[0] << 4 if op.attrs["half"] == 0 else xs[0]
+        return _poison(np.asarray(x >> 4, np.int8), xs[1])
+
+    def op_vt_part(self, op: Op, xs: list[Any]) -> Any:
+        n = len(xs[0]) // 2
+        return xs[0][n:].copy() if op.attrs["index"] else xs[0][:n].copy()
 
     def op_vt_tail(self, op: Op, xs: list[Any]) -> Any:
         x, fill, live, vl = xs

@@ -193,6 +193,17 @@ def cast(op: Op) -> None:
     need(lanes_of(op.operands[0].type) == lanes_of(op.results[0].type), "a cast keeps the capacity")
 
 
+def nibble(op: Op) -> None:
+    need(dtypes(op, 0) == [DType.i8] and op.results[0].type == op.operands[0].type, "bytes (i8) needed")
+    need(op.attrs["half"] in (0, 1), f"`half` is 0 or 1, found {op.attrs['half']!r}")
+
+
+def part(op: Op) -> None:
+    equal(dtype_of(op.operands[0].type), dtype_of(op.results[0].type))
+    need(lanes_of(op.operands[0].type) == 2 * lanes_of(op.results[0].type), "a part has half the capacity")  # type: ignore[operator]
+    need(op.attrs["index"] in (0, 1), f"`index` is 0 or 1, found {op.attrs['index']!r}")
+
+
 def tail(op: Op) -> None:
     equal(*dtypes(op, 0, 1))
     need(op.results[0].type == op.operands[0].type, "tail keeps the type")
@@ -257,6 +268,8 @@ ROWS = [
     *(row(f"vt.{n}", "lane lane lane idx -> vt", elementwise) for n in ("fma", "fms")),
     row("vt.select", "mask lane lane idx -> vt", elementwise),
     row("vt.cast", "vt idx -> vt", cast),
+    row("vt.nibble", "vt idx -> vt", nibble, half="int"),
+    row("vt.part", "vt -> vt", part, index="int"),
     row("vt.tail", "vt s idx idx -> vt", tail),
     row("vt.xred", "vt idx -> s", xred, op="str"),
     row("vt.vote", "mask idx -> i1", lambda op: one_of(op, "kind", "any", "all"), kind="str"),

@@ -17,6 +17,7 @@ from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.cascade import Derivation, Reject, Term, bottom_stripped, streamed_dim
 from rvgpu.passes.context import Context, Remark
+from rvgpu.passes.matrix_plan import unpacked
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ class _Clusters:
                     seen |= set(new)
                     todo += new
         group = next((g for g in groups if readers <= set(g)), [])
+        if _dequantised(c):
+            return bool(group)
         return matrix([t for t in group if t in readers])
 
     def _may_join(self, group: list[Op], t: Op, left: list[Op], atoms: set[Op]) -> bool:
@@ -205,6 +208,8 @@ class _Clusters:
                 continue
             readers = [t for t in self.totals if t is not c and self._reaches(c.result, t)]
             over = {streamed_dim(t) for t in readers if streamed_dim(t) in c.result.tensor.dims}
+            if _dequantised(c) and len(readers) == 1 and len(over) == 1 and readers[0].attrs.get("op") == "sum":
+                out.add(c)  # groups of weights: the product of each goes into the sum over them
             if len(readers) >= 2 and len(over) == 1 and any(t.name == "contract" for t in readers) and any(t.name == "reduce" for t in readers):
                 out.add(c)
         return out
@@ -313,8 +318,13 @@ def sizes_are_known(func: Func) -> None:
             raise RvgpuError("E306", f"size({dim}) is not known in the kernel that needs it: this is not supported yet", op.loc)
 
 
+def _dequantised(c: Op) -> bool:
+    """Whether a factor of a contraction is 4-bit weights made floats: never stored, for that is what they are packed for."""
+    return any(unpacked(x) is not None for x in c.operands)
+
+
 def _leaf(v: Value) -> bool:
-    while v.op is not None and v.op.name == "rename":
+    while v.op is not None and (v.op.name == "rename" or unpacked(v) is not None):
         v = v.op.operands[0]
     return v.op is None
 

@@ -112,6 +112,12 @@ def leaf_of(em: Emitter, v: Value) -> Leaf | None:
     return None
 
 
+def unpacked(v: Value) -> Value | None:
+    """The 4-bit weights that v has as 16-bit floats."""
+    cast = v.op is not None and v.op.name == "cast" and v.tensor.dtype in (DType.bf16, DType.f16)
+    return v.op.operands[0] if cast and v.op is not None and v.op.operands[0].tensor.dtype is DType.i4 else None
+
+
 def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
     """The plan of a cluster that runs on the matrix unit, or None when it belongs on the vector unit."""
     _, em = frame(func, limits)
@@ -121,6 +127,8 @@ def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
     stream.link(em)
     r = stream.dim
     contractions = [s for s in stream.states if s.contraction]
+    if any(unpacked(x) is not None for op in stream.atoms.ops if op.name == "contract" for x in op.operands):
+        return None  # lower_packed's
     atoms = _atoms(em, stream)
     if not contractions:
         if atoms:

@@ -18,6 +18,7 @@ from rvgpu.passes.expand import is_macro
 from rvgpu.passes.lower_gemm import Gemm
 from rvgpu.passes.lower_matrix import Tiles
 from rvgpu.passes.lower_merge import lower_merge
+from rvgpu.passes.lower_packed import lower_packed, plan_packed
 from rvgpu.passes.lower_parts import FewRows, few_rows, few_tiles
 from rvgpu.passes.lower_stream import Streamed
 from rvgpu.passes.lower_vector import lower_vector
@@ -42,12 +43,14 @@ class Tile:
     level = "tensor"
 
     def run(self, func: Func, context: Context) -> list[KFunc]:
-        _check(func)
         limits = context.limits()
+        _check(func, NO_CODE - {DType.i4} if plan_packed(func, limits) else NO_CODE)
         plan = plan_matrix(func, limits)
         if plan is None:
-            merged = lower_merge(func, limits)
-            context.remarks.append(Remark(f"{func.name}: {'parts joined' if merged else 'rows'} on the vector unit"))
+            packed = lower_packed(func, limits)
+            merged = packed or lower_merge(func, limits)
+            how = "4-bit weights, a warp for two tiles of columns" if packed else f"{'parts joined' if merged else 'rows'} on the vector unit"
+            context.remarks.append(Remark(f"{func.name}: {how}"))
             return [merged or lower_vector(func, limits)]
         missing = sorted(plan.static_dims() - set(context.exact))
         if missing:
@@ -113,12 +116,12 @@ class Tile:
                             yield t
 
 
-def _check(func: Func) -> None:
+def _check(func: Func, refused: frozenset[DType]) -> None:
     """tile takes clusters: macros expanded, at most one stream, and no reduction beside it; of dtypes that have machine code."""
     streams = 0
     values = [(p.value, p.loc) for p in func.params] + [(r, op.loc) for op in func.body.walk() for r in op.results]
     for v, loc in values:
-        if isinstance(v.type, TensorType) and v.type.dtype in NO_CODE:
+        if isinstance(v.type, TensorType) and v.type.dtype in refused:
             raise RvgpuError("E314", f"{v.type.dtype} has no machine code yet", loc).hint("rv.interpret() runs the kernel in NumPy")
     for op in func.body.ops:
         streams += op.name == "stream"

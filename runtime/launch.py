@@ -13,7 +13,7 @@ import numpy as np
 
 from rvgpu.errors import RvgpuError
 from rvgpu.ir.dims import value_of
-from rvgpu.ir.numeric import numpy_dtype
+from rvgpu.ir.numeric import numpy_dtype, packed
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.isa.machine import Machine
 from rvgpu.runtime.code import Code
@@ -38,7 +38,7 @@ def run_code(code: Code, machine: Machine, binding: Mapping[str, int], inputs: M
     dev = Device(machine, max_cycles=max_cycles, timing=timing, trace=trace, sanitize=sanitize, latency_seed=latency_seed)
     program = dev.load(elf) if elf is not None else dev.load(*(k.object for k in code.kernels))
     places: dict[str, int] = {}
-    for name, x in inputs.items():
+    for name, x in ((n, packed(x)) for n, x in inputs.items()):
         places[name] = dev.alloc(x.nbytes, name, x.shape)
         dev.write(places[name], x)
     results = code.results()

@@ -7,7 +7,8 @@ read, put in order in scratchpad, and go through the rest of the body (the scale
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from rvgpu.ir.core import Func, Value
@@ -17,9 +18,9 @@ from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import State, ceil_div, clamp, decode, find_stream, frame, identity, results
 from rvgpu.passes.matrix_plan import KMAX, Leaf, leaf_of, unpacked
-from rvgpu.passes.rows import Axis, Emitter
+from rvgpu.passes.rows import Axis, Emitter, Rows
 
-ROWS = 16  # of a work item: what totals and staged activations have room for
+CELLS = 1024  # rows times TE of a work item, at most 16 rows and TE: what totals and staged activations have room for
 HALVES = 2
 
 
@@ -51,6 +52,8 @@ def plan_packed(func: Func, limits: Limits) -> PackedPlan | None:
     inner, x_leaf, dims = unpacked(b), leaf_of(em, a), products[0].attrs["dims"]
     w_leaf = leaf_of(em, inner) if inner is not None else None
     assert isinstance(dims, tuple)
+    if any(op.name != "rename" and op.results[0] is not b for op in func.body.walk() for v in op.operands if v.tensor.dtype is DType.i4):
+        return None
     if x_leaf is None or w_leaf is None or len(dims) != 1 or KMAX[a.tensor.dtype.bits] != 2:
         return None
     c, j, n = stream.dim, dims[0], w_leaf.dims[-1]
@@ -81,10 +84,11 @@ class _Packed:
         self.M, self.N = em.product(plan.m), em.extent(plan.n)
         self.J, self.C = em.extent(plan.j), em.extent(plan.c)
         self.n_tiles = ceil_div(k, self.N, HALVES * te)
-        self.items = k.idx("mul", ceil_div(k, self.M, ROWS), self.n_tiles)
+        self.bm = min(16, te, CELLS // te)
+        self.items = k.idx("mul", ceil_div(k, self.M, self.bm), self.n_tiles)
         self.dtype = plan.atom.op.operands[0].tensor.dtype if plan.atom.op is not None else DType.f16
         self.kmax = KMAX[self.dtype.bits]
-        self.cap = max(4, min(ROWS, 1 << (max(1, limits.product(plan.m)) - 1).bit_length()))
+        self.cap = max(4, min(self.bm, 1 << (max(1, limits.product(plan.m)) - 1).bit_length()))
         self.rows = -(-max(1, limits.bound(plan.j)) // self.kmax) * self.kmax
         self.view = self._bytes_of(em, plan.w)
         # rows of bytes stand side by side: a load may run on into the next one
@@ -122,8 +126,8 @@ class _Packed:
         k = self.k
         item = k.idx("add", k.idx("mul", w, self.limits.warps), self.warp)
         mt, nt = decode(k, k.idx("min", item, k.idx("sub", self.items, 1)), [self.zero, self.n_tiles])
-        m0 = k.idx("mul", mt, ROWS)
-        return m0, clamp(k, k.idx("sub", self.M, m0), ROWS), k.idx("mul", nt, HALVES * self.limits.te), k.cmp("lt", item, self.items)
+        m0 = k.idx("mul", mt, self.bm)
+        return m0, clamp(k, k.idx("sub", self.M, m0), self.bm), k.idx("mul", nt, HALVES * self.limits.te), k.cmp("lt", item, self.items)
 
     def _item(self, w: Value) -> None:
         k = self.k
@@ -167,13 +171,22 @@ class _Packed:
     # -- a group
     def _group(self, c: Value, stage: Value, _wstage: Value, _: list[Value]) -> Sequence[Value]:
         k, em = self.k, self.em
-        with em.scope([Axis((self.plan.c,), c)]):
+        with ExitStack() as stack:
+            stack.enter_context(em.scope([Axis((self.plan.c,), c)]))
+            ahead = [self._scales(g) for g in range(HALVES)]  # on their way while the group is multiplied
             self._multiply(stage)
             k.for_(0, self.vl_m, 1, [], lambda q, _: self._order(q))
             for g in range(HALVES):
-                with em.scope([self._columns(g)]):
+                with em.scope([self._columns(g)], ahead[g]):
                     k.for_(0, self.vl_m, 1, [], lambda q, _, g=g: self._add(q, g))  # type: ignore[misc]
         return []
+
+    def _scales(self, g: int) -> dict[Value, Rows | Callable[[], Rows]]:
+        """Inputs along the columns that no row decides."""
+        em, plan = self.em, self.plan
+        with em.scope([self._columns(g)]):
+            return {p.value: em.emit(p.value) for p in self.func.params
+                    if not p.keyword and plan.n in p.value.tensor.dims and set(p.value.tensor.dims) <= {plan.c, plan.n}}
 
     def _multiply(self, stage: Value) -> None:
         """Even columns into the first tile, odd ones into the second."""
@@ -182,11 +195,12 @@ class _Packed:
             k.acc_zero(acc, self.vl_m, self.te)
 
         def step(t: Value, _: list[Value]) -> Sequence[Value]:
-            raw = k.load(k.mem_at(self.weights, [stage, t, self.zero]), self.both, axis=2, lanes=HALVES * te)
             a = k.opnd_load(k.mem_at(self.input, [stage, t, self.zero]), self.kmax, self.vl_m, k_axis=1, lane_axis=2)
-            for half, acc in enumerate(self.accs):
-                digits = k.nibble(raw, half, self.both)
-                b = k.opnd_pack([k.cast(k.part(digits, u), self.dtype, self.te) for u in range(self.kmax)])
+            raw = k.load(k.mem_at(self.weights, [stage, t, self.zero]), self.both, axis=2, lanes=HALVES * te)
+            digits = [k.nibble(raw, half, self.both) for half in range(HALVES)]
+            rows = [[k.cast(k.part(d, u), self.dtype, self.te) for u in range(self.kmax)] for d in digits]
+            operands = [k.opnd_pack(r) for r in rows]
+            for acc, b in zip(self.accs, operands, strict=True):
                 k.mma(acc, a, b, self.vl_m, self.te)
             return []
 

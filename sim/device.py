@@ -43,6 +43,7 @@ from rvgpu.sim.state import (
     F_TRAP,
     F_VSTART,
     F_VTYPE,
+    HOST_LINE,
     MM_WAITING,
     PLAN_BYTES,
     R_DEADLOCK,
@@ -78,6 +79,13 @@ def _host_threads() -> int:
     if asked and asked not in [str(n + 1) for n in range(THREADS)]:
         raise RvgpuError("E507", f"RVGPU_THREADS={asked}: 1 or {THREADS} needed", exit_code=EXIT_USAGE)
     return int(asked) if asked else min(THREADS, len(os.sched_getaffinity(0)))
+
+
+def aligned(n: int) -> Any:
+    """n zero bytes that begin with a line of the host's cache: a vector of 64 bytes that is aligned in them lies in one."""
+    raw = np.zeros(n + HOST_LINE, np.uint8)
+    at = -int(raw.ctypes.data) % HOST_LINE
+    return raw[at:at + n]
 
 
 class SimFault(RvgpuError):
@@ -167,7 +175,7 @@ class Device:
         self.machine, self.base = machine, base
         self.engine = engine or compiled()
         self.limit = max_cycles if max_cycles is not None else 1 << 50
-        self.memory = np.zeros(memory_bytes + 8, np.uint8)[:memory_bytes]  # (an instruction's word may be read across the end)
+        self.memory = aligned(memory_bytes + 8)[:memory_bytes]  # (an instruction's word may be read across the end)
         self.top = 0
         self.tensors: list[tuple[int, int, str]] = []
         self.launches: list[LaunchResult] = []
@@ -190,13 +198,13 @@ class Device:
 
     # -- set-up
     def _array(self, n: int, dtype: Any = np.uint8) -> int:
-        a = np.zeros(n, dtype)
+        a = aligned(n * np.dtype(dtype).itemsize)
         self._keep.append(a)
         return int(a.ctypes.data)
 
     def _cache(self, sets: int) -> int:
         """Empty; the ways of a set are taken from the highest down."""
-        a = np.zeros((sets, SET_BYTES // 8), np.uint64)
+        a = aligned(sets * SET_BYTES).view(np.uint64).reshape(sets, -1)
         a[:, ORDER // 8] = 0xFEDC_BA98_7654_3210
         self._keep.append(a)
         return int(a.ctypes.data)
@@ -217,7 +225,8 @@ class Device:
         g = Gpu()
         te = m.matrix.te
         self.cores = (Core * m.gpu.cores)()
-        self.warps = (Warp * (m.gpu.cores * m.core.warps))()
+        warps = m.gpu.cores * m.core.warps
+        self.warps = (Warp * warps).from_buffer(aligned(warps * WARP_BYTES))
         l1_sets, l2_sets = m.l1.size_bytes // (64 * m.l1.ways), m.l2.size_bytes // (64 * m.l2.ways)
         for n, c in enumerate(self.cores):
             c.warps = ctypes.addressof(self.warps) + n * m.core.warps * WARP_BYTES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 U8, U32, U64, I64 = ctypes.c_uint8, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
 TRACE_WORDS = 8  # of a trace event: pc, core, warp, issue, cause, unit, start, end
@@ -13,6 +14,7 @@ UNITS = 6
 CAUSES = ("issued", "data.vector", "data.matrix", "data.exp", "data.scratchpad", "data.l1", "data.l2", "data.dram", "data.dma", "unit",
           "barrier", "dispatch", "idle")
 CAUSE = {name: n for n, name in enumerate(CAUSES)}
+HOST_LINE = 64  # bytes of a line of the host's caches
 MM_WAITING = 16  # multiplies on a tile that are done together
 
 # what a run ends with
@@ -49,25 +51,32 @@ class Plan(ctypes.Structure):
                 ("base", U8 * 4), ("length", U8 * 4), ("dst", U8), ("after", U8)]
 
 
+def to_line(*fields: tuple[str, Any]) -> list[tuple[str, Any]]:
+    """The fields, and behind them what is missing to a whole line of the host's cache."""
+    front = type("Front", (ctypes.Structure,), {"_fields_": fields})
+    return [*fields, (f"before_line{len(fields)}", U8 * (-ctypes.sizeof(front) % HOST_LINE))]
+
+
 class Warp(ctypes.Structure):
     """A hart. `shape` packs vl, tm, tk, vtype, vill and whether vstart is 0. The scoreboard has per register when its `first` and its `last`
     element are there, the start of its last reader (`read`) and the cause that waiting for it counts as. Each tile has room for the `operands`
     of MM_WAITING multiplies that wait; the core's warps share the `panel` in which they are done. `rounding` is the context of exact floating
     point: mode in force, flags."""
 
-    _fields_ = [("state", I64), ("pc", I64), ("next", I64), ("now", I64), ("earliest", I64), ("why", I64), ("shape", I64),
-                ("vl", I64), ("vtype", I64), ("vill", I64), ("sew", I64), ("lmul8", I64), ("altfmt", I64), ("twiden", I64),
-                ("tm", I64), ("tk", I64), ("vstart", I64), ("vxrm", I64), ("vxsat", I64),
-                ("tiles", U64), ("operands", U64), ("panel", U64), ("mm_waiting", I64 * 4), ("mm_shape", I64 * 4),
-                ("hart", I64), ("warp", I64), ("cta", I64), ("ctas", I64), ("warps", I64), ("core", I64),
-                ("fault", I64), ("fault_addr", I64), ("mem_kind", I64), ("mem_addr", I64), ("mem_bytes", I64), ("mem_stride", I64),
-                ("mem_count", I64), ("fcsr", I64), ("macs", I64), ("bar", I64), ("tokens", I64), ("token_last", I64),
-                ("x", I64 * 32), ("f", I64 * 32), ("first", I64 * REGS), ("last", I64 * REGS), ("read", I64 * REGS),
-                ("cause", U8 * REGS), ("v", U8 * 4096), ("tmp", U8 * 8192),
-                ("ctl", I64 * 32), ("token_time", I64 * 64), ("rounding", I64 * 2), ("tokens_seen", I64),
-                # machine mode (sim/csr.py, sim/trap.py); `reserved` is 1 + the address of a reservation, 0: none
-                *((name, I64) for name in ("priv", "off", "mstatus", "mtvec", "mepc", "mcause", "mtval", "mscratch", "mie", "mcounteren",
-                                           "mcountinhibit", "cycle_base", "instret_base", "retired", "reserved")), ("pmp", I64 * 32)]
+    _fields_ = to_line(*to_line(
+        ("state", I64), ("pc", I64), ("next", I64), ("now", I64), ("earliest", I64), ("why", I64), ("shape", I64),
+        ("vl", I64), ("vtype", I64), ("vill", I64), ("sew", I64), ("lmul8", I64), ("altfmt", I64), ("twiden", I64),
+        ("tm", I64), ("tk", I64), ("vstart", I64), ("vxrm", I64), ("vxsat", I64),
+        ("tiles", U64), ("operands", U64), ("panel", U64), ("mm_waiting", I64 * 4), ("mm_shape", I64 * 4),
+        ("hart", I64), ("warp", I64), ("cta", I64), ("ctas", I64), ("warps", I64), ("core", I64),
+        ("fault", I64), ("fault_addr", I64), ("mem_kind", I64), ("mem_addr", I64), ("mem_bytes", I64), ("mem_stride", I64),
+        ("mem_count", I64), ("fcsr", I64), ("macs", I64), ("bar", I64), ("tokens", I64), ("token_last", I64),
+        ("x", I64 * 32), ("f", I64 * 32), ("first", I64 * REGS), ("last", I64 * REGS), ("read", I64 * REGS),
+        ("cause", U8 * REGS)), ("v", U8 * 4096), ("tmp", U8 * 8192),
+        ("ctl", I64 * 32), ("token_time", I64 * 64), ("rounding", I64 * 2), ("tokens_seen", I64),
+        # machine mode (sim/csr.py, sim/trap.py); `reserved` is 1 + the address of a reservation, 0: none
+        *((name, I64) for name in ("priv", "off", "mstatus", "mtvec", "mepc", "mcause", "mtval", "mscratch", "mie", "mcounteren",
+                                   "mcountinhibit", "cycle_base", "instret_base", "retired", "reserved")), ("pmp", I64 * 32))
 
 
 class Core(ctypes.Structure):

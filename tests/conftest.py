@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("default", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("default", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("random", derandomize=False, deadline=None, print_blob=True, max_examples=1000)
 settings.load_profile("default")
 os.environ.setdefault("RVGPU_THREADS", "1")  # the workers of pytest-xdist have the host's processors already

@@ -468,8 +468,9 @@ class _Emit:
         x, y = self.val(a), self.val(b)
         assert x.vec is not None
         twiden = {32: 1, 16: 2, 8: 4}[t.dtype.bits]
-        name = "llvm.riscv.sf.mm.f.f" if t.dtype.is_float else "llvm.riscv.sf.mm.s.s"
-        suffix = f".i64.{x.vec.mangled}" + ("" if t.dtype.is_float else f".{x.vec.mangled}")
+        kind = str(t.dtype) if t.dtype in (DType.e4m3, DType.e5m2) else "f" if t.dtype.is_float else "u" if t.dtype.kind == "u" else "s"
+        name = f"llvm.riscv.sf.mm.{kind}.{kind}"
+        suffix = f".i64.{x.vec.mangled}" + ("" if t.dtype.bits > 8 or t.dtype.is_float else f".{x.vec.mangled}")
         self.w.call(None, name + suffix, [self.w.i64(self.tile(acc)), x, y, self.val(tm), self.val(tn), self.w.i64(t.k), self.w.i64(twiden)])
 
     # -- vectors

@@ -135,6 +135,9 @@ else:
                                 forbid_unknown_fields=True)
 
 
+EIGHT_BITS = frozenset({"i8", "u8", "e4m3", "e5m2"})
+
+
 class Machine(Part, frozen=True):
     name: str
     gpu: Gpu
@@ -153,7 +156,7 @@ class Machine(Part, frozen=True):
     def peak_macs_per_cycle(self, dtype: str) -> int:
         """Matrix multiply-adds per cycle of the whole GPU."""
         m = self.matrix
-        rate = {"f32": m.f32_macs_per_cycle, "i8": m.int8_macs_per_cycle, "u8": m.int8_macs_per_cycle}.get(dtype, m.bf16_macs_per_cycle)
+        rate = m.f32_macs_per_cycle if dtype == "f32" else m.int8_macs_per_cycle if dtype in EIGHT_BITS else m.bf16_macs_per_cycle
         return rate * self.gpu.cores
 
 

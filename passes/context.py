@@ -33,7 +33,7 @@ class Facts:
 
     @staticmethod
     def of(m: Machine) -> Facts:
-        macs = {d: m.peak_macs_per_cycle(d) / m.gpu.cores for d in ("bf16", "f16", "f32")}
+        macs = {d: m.peak_macs_per_cycle(d) / m.gpu.cores for d in ("bf16", "f16", "f32", "i8", "u8", "e4m3", "e5m2")}
         return Facts(m.gpu.cores, m.core.warps, m.vector.vlen, m.vector.dlen, m.matrix.te, m.scratchpad.size_bytes, macs, m.dma.bytes_per_cycle,
                      m.dma.transpose_factor, m.l2.bytes_per_cycle, m.dram.bytes_per_cycle, m.dram.latency_cycles, m.gpu.barrier_cycles,
                      m.gpu.launch_cycles, m.matrix.tile_move_bytes_per_cycle)

@@ -14,7 +14,8 @@ from rvgpu.passes.masksplit import Mask, find_masks, grows_with
 from rvgpu.passes.rows import Emitter, Piece, Sub
 
 KMAX = {8: 4, 16: 2, 32: 1, 64: 1}
-MATRIX_DTYPES = frozenset({DType.bf16, DType.f16, DType.f32})
+NARROW = frozenset({DType.i8, DType.u8, DType.e4m3, DType.e5m2})  # only where both factors are stored
+MATRIX_DTYPES = frozenset({DType.bf16, DType.f16, DType.f32}) | NARROW
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,8 @@ def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
             raise reject("a fused contraction needs a dim of its own on both sides", lhs)
         return None
     if lhs.tensor.dtype not in MATRIX_DTYPES or lhs.tensor.dtype != rhs.tensor.dtype:
+        return None
+    if lhs.tensor.dtype in NARROW and (atoms or any(leaf_of(em, x) is None for s in contractions for x in s.body.yielded)):
         return None
     products = []
     for s in contractions:

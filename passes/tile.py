@@ -44,8 +44,9 @@ class Tile:
 
     def run(self, func: Func, context: Context) -> list[KFunc]:
         limits = context.limits()
-        _check(func, NO_CODE - {DType.i4} if plan_packed(func, limits) else NO_CODE)
+        _check(func)
         plan = plan_matrix(func, limits)
+        _check_dtypes(func, _with_code(func, plan, limits))
         if plan is None:
             packed = lower_packed(func, limits)
             merged = packed or lower_merge(func, limits)
@@ -116,13 +117,26 @@ class Tile:
                             yield t
 
 
-def _check(func: Func, refused: frozenset[DType]) -> None:
-    """tile takes clusters: macros expanded, at most one stream, and no reduction beside it; of dtypes that have machine code."""
-    streams = 0
+def _with_code(func: Func, plan: MatrixPlan | None, limits: Limits) -> frozenset[DType]:
+    """Dtypes of NO_CODE that this kernel takes all the same: the factors of its products, where it does nothing else with them."""
+    if plan is None:
+        return frozenset({DType.i4} if plan_packed(func, limits) else ())
+    touched = {v.type.dtype for op in func.body.walk() if op.name not in ("rename", "stream", "contract", "yield")
+               for v in (*op.operands, *op.results) if isinstance(v.type, TensorType)}
+    return frozenset({plan.dtype} - touched)
+
+
+def _check_dtypes(func: Func, taken: frozenset[DType]) -> None:
+    """Everything is of a dtype that has machine code, or one of `taken`."""
     values = [(p.value, p.loc) for p in func.params] + [(r, op.loc) for op in func.body.walk() for r in op.results]
     for v, loc in values:
-        if isinstance(v.type, TensorType) and v.type.dtype in refused:
+        if isinstance(v.type, TensorType) and v.type.dtype in NO_CODE - taken:
             raise RvgpuError("E314", f"{v.type.dtype} has no machine code yet", loc).hint("rv.interpret() runs the kernel in NumPy")
+
+
+def _check(func: Func) -> None:
+    """tile takes clusters: macros expanded, at most one stream, and no reduction beside it."""
+    streams = 0
     for op in func.body.ops:
         streams += op.name == "stream"
         before = "expand" if is_macro(op) else "cascade" if op.name in ("reduce", "contract") else "cluster" if streams > 1 else ""

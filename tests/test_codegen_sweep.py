@@ -27,6 +27,7 @@ from tests.test_zoo import ZOO
 
 SHAPES = [(vlen, te) for vlen in (128, 256, 512, 1024) for te in (vlen // 32, vlen // 16, vlen // 8, vlen // 4) if te >= 4]
 INT8 = "def f(a: i8[M, K], sa: f32[M], b: i8[K, N], sb: f32[N]) -> bf16[M, N]:\n    acc: i32 = a @ b\n    return f32(acc) * sa * sb"
+FP8 = "def f(a: e4m3[M, K], b: e4m3[K, N]) -> bf16[M, N]:\n    return a @ b"
 # vector spill stores of attention by VLEN / TE, outside the inner loops: lane numbers that only blocks at the mask's edge need, and at VLEN / 4,
 # where a vector is a quarter of the registers, what a loop carries
 MOST_SPILLS = {32: 1, 16: 3, 8: 6, 4: 12}
@@ -79,12 +80,12 @@ def reloads(lines):
     return [t for n, t in lines if re.fullmatch(r"vl[1248]r(e\d+)?\.v", n)]
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "f16", "f32", "i8"])
+@pytest.mark.parametrize("dtype", ["bf16", "f16", "f32", "i8", "e4m3"])
 @pytest.mark.parametrize("vlen,te", SHAPES)
 def test_gemm(vlen, te, dtype):
-    k = kernel(INT8) if dtype == "i8" else Kernel(ZOO["gemm"], {"bf16": dtype})
+    k = kernel(INT8) if dtype == "i8" else kernel(FP8) if dtype == "e4m3" else Kernel(ZOO["gemm"], {"bf16": dtype})
     lines = listing(k, vlen, te, GEMM)
-    assert any(n.startswith("sf.mm.") for n, _ in lines) or dtype == "i8"  # 8-bit products run on the vector unit so far
+    assert any(n.startswith("sf.mm.") for n, _ in lines)
     assert not spills(lines)
 
 
@@ -255,7 +256,7 @@ def op_names(block):
     return {op.name for op in block.walk()}
 
 
-@pytest.mark.parametrize("dtype", [DType.bf16, DType.f16, DType.f32, DType.i8], ids=str)
+@pytest.mark.parametrize("dtype", [DType.bf16, DType.f16, DType.f32, DType.i8, DType.u8], ids=str)
 @pytest.mark.parametrize("vlen,te", SHAPES)
 def test_matrix_ops(vlen, te, dtype):
     code = WORKER.compile(emit_llvm(matrix_ops(vlen, te, dtype)), vlen)

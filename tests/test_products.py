@@ -1,0 +1,74 @@
+"""Products of 8-bit numbers on the matrix unit, against exact integers or the float64 bound, on several machines and tilings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rvgpu.errors import RvgpuError
+from rvgpu.ir.numeric import numpy_dtype
+from rvgpu.ir.types import DType
+from rvgpu.passes.pipeline import parse_passes
+from rvgpu.runtime.kernel import kernel
+from tests.test_zoo import MACHINES
+
+SHAPES = [(1, 1, 1), (16, 130, 3), (70, 50, 33), (129, 65, 260)]
+
+
+def product(dtype, out):
+    return kernel(f"def f(a: {dtype}[M, K], b: {dtype}[K, N]) -> {out}[M, N]:\n    return a @ b")
+
+
+def operands(dtype, m, n, k):
+    rng = np.random.default_rng(m + n + k)
+    if dtype in ("i8", "u8"):
+        low = -128 if dtype == "i8" else 0
+        return [rng.integers(low, low + 256, s).astype(numpy_dtype(DType[dtype])) for s in ((m, k), (k, n))]
+    return [rng.standard_normal(s, dtype=np.float32).astype(numpy_dtype(DType[dtype])) for s in ((m, k), (k, n))]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("dtype", ["i8", "u8"])
+def test_integers_are_exact(dtype, machine):
+    name, overrides = MACHINES[machine]
+    made = product(dtype, "i32").compile(name, overrides=overrides)
+    for shape in SHAPES:
+        a, b = operands(dtype, *shape)
+        r = made.run(a, b, sanitize=shape == SHAPES[2])
+        assert (r.out == a.astype(np.int32) @ b.astype(np.int32)).all()
+        assert r.stats["macs"] > 0, "on the matrix unit"
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("dtype", ["e4m3", "e5m2"])
+def test_small_floats_meet_their_bound(dtype, machine):
+    name, overrides = MACHINES[machine]
+    made = product(dtype, "f32").compile(name, overrides=overrides)
+    for shape in SHAPES:
+        a, b = operands(dtype, *shape)
+        r = made.run(a, b, check=True)
+        assert r.stats["check"]["passed"] and r.stats["macs"] > 0
+
+
+@pytest.mark.parametrize("dtype,out", [("i8", "i32"), ("e4m3", "bf16")])
+@pytest.mark.parametrize("tiles", ["wm=1,wn=1,im=1,jn=2", "wm=1,wn=2,im=2,jn=2,bk=64", "wm=4,wn=1,im=1,jn=1,bk=32"])
+def test_tiles_do_not_change_bytes(dtype, out, tiles):
+    a, b = operands(dtype, 130, 141, 75)
+    plain = product(dtype, out).compile("base").run(a, b)
+    other = product(dtype, out).compile("base", passes=parse_passes(f"+tile{{{tiles}}}")).run(a, b)
+    assert other.out.tobytes() == plain.out.tobytes()
+
+
+def test_scales_of_rows_and_columns():
+    f = kernel("def f(a: i8[M, K], sa: f32[M], b: i8[K, N], sb: f32[N]) -> bf16[M, N]:\n    acc: i32 = a @ b\n    return f32(acc) * sa * sb")
+    a, b = operands("i8", 100, 90, 200)
+    rng = np.random.default_rng(3)
+    r = f.compile("base").run(a, rng.random(100, np.float32), b, rng.random(90, np.float32), check=True)
+    assert r.stats["check"]["passed"] and r.stats["macs"] >= 100 * 90 * 200
+
+
+def test_what_else_is_done_with_a_small_float_has_no_code():
+    f = kernel("def f(a: e4m3[M, K], b: e4m3[K, N], c: e4m3[N]) -> bf16[M, N]:\n    return a @ b + c")
+    with pytest.raises(RvgpuError) as e:
+        f.compile("base").code({"M": 8, "N": 8, "K": 8})
+    assert e.value.code == "E314" and e.value.loc is not None

@@ -18,12 +18,17 @@ class Expand:
     level = "tensor"
 
     def run(self, func: Func, context: Context) -> list[Func]:
-        block = Block()
-        e = _Expander(Builder(block))
-        for op in func.body.ops:
-            e.op(op)
-        results = [e.map.get(r, r) for r in func.results]
-        return [Func(func.name, func.params, block, results, func.result_types, func.loc, func.result_names)]
+        return [expanded(func)]
+
+
+def expanded(func: Func) -> Func:
+    """The same function in primitive operations; func is left as it is."""
+    block = Block()
+    e = _Expander(Builder(block))
+    for op in func.body.ops:
+        e.op(op)
+    results = [e.map.get(r, r) for r in func.results]
+    return Func(func.name, func.params, block, results, func.result_types, func.loc, func.result_names)
 
 
 def is_macro(op: Op) -> bool:

@@ -17,22 +17,27 @@ class Simplify:
     level = "tensor"
 
     def run(self, func: Func, context: Context) -> list[Func]:
-        same: dict[Any, Op] = {}
-        replaced: dict[Value, Value] = {}
-        ops = []
-        for op in func.body.ops:
-            op.operands = [replaced.get(x, x) for x in op.operands]
-            key = (op.name, tuple(map(id, op.operands)), tuple(sorted((k, repr(v)) for k, v in op.attrs.items())), tuple(r.type for r in op.results))
-            first = same.setdefault(key, op)
-            if first is op:
-                ops.append(op)
-            else:
-                replaced.update(zip(op.results, first.results, strict=True))
-        results = [replaced.get(r, r) for r in func.results]
-        used = set(results)
-        kept = []
-        for op in reversed(ops):
-            if any(r in used for r in op.results):
-                kept.append(op)
-                used |= set(op.operands)
-        return [Func(func.name, func.params, Block(func.body.args, kept[::-1]), results, func.result_types, func.loc, func.result_names)]
+        return [simplified(func)]
+
+
+def simplified(func: Func) -> Func:
+    """The function without repeated and unused operations; those of `func` are changed in place."""
+    same: dict[Any, Op] = {}
+    replaced: dict[Value, Value] = {}
+    ops = []
+    for op in func.body.ops:
+        op.operands = [replaced.get(x, x) for x in op.operands]
+        key = (op.name, tuple(map(id, op.operands)), tuple(sorted((k, repr(v)) for k, v in op.attrs.items())), tuple(r.type for r in op.results))
+        first = same.setdefault(key, op)
+        if first is op:
+            ops.append(op)
+        else:
+            replaced.update(zip(op.results, first.results, strict=True))
+    results = [replaced.get(r, r) for r in func.results]
+    used = set(results)
+    kept = []
+    for op in reversed(ops):
+        if any(r in used for r in op.results):
+            kept.append(op)
+            used |= set(op.operands)
+    return Func(func.name, func.params, Block(func.body.args, kept[::-1]), results, func.result_types, func.loc, func.result_names)

@@ -16,6 +16,8 @@ from rvgpu.ir.meaning import Env
 from rvgpu.ir.numeric import Array
 from rvgpu.ir.types import TensorType
 from rvgpu.isa.machine import Machine
+from rvgpu.passes.expand import expanded
+from rvgpu.passes.simplify import simplified
 from rvgpu.runtime.code import Code
 from rvgpu.sim.device import RunStats
 
@@ -71,9 +73,22 @@ class Work:
 
 
 def work_of(func: Func, binding: Mapping[str, int]) -> Work:
+    """Of what the results depend on, each equal operation once: the roofline of any correct program for this math."""
+    func = simplified(expanded(func))
     dtype = next((op.operands[0].tensor.dtype.name for op in func.body.ops if op.name == "contract"), "bf16")
-    moved = sum(_bytes(p.value.tensor, binding) for p in func.params if not p.keyword) + sum(_bytes(t, binding) for t in func.result_types)
+    moved = sum(_read_bytes(func, p.value, binding) for p in func.params if not p.keyword) + sum(_bytes(t, binding) for t in func.result_types)
     return Work(required_macs(func, binding), dtype, moved)
+
+
+def _read_bytes(func: Func, x: Value, binding: Mapping[str, int]) -> int:
+    """Bytes of an input that must be read: what its slices and gathers keep, all of it for any other use."""
+    read = _bytes(x.tensor, binding) if x in func.results else 0
+    for op in func.body.ops:
+        for i, operand in enumerate(op.operands):
+            if operand is x:
+                part = op.name in ("slice", "take") and i == 0
+                read += _bytes(op.result.tensor if part else x.tensor, binding)
+    return min(read, _bytes(x.tensor, binding))
 
 
 def work_of_code(code: Code, binding: Mapping[str, int], raw: RunStats) -> Work:

@@ -9,6 +9,9 @@ from benchmarks.performance import binds, document, measured, table
 from benchmarks.rows import OVER, PLAIN, ROOT, ROWS
 from benchmarks.run import RESULTS, figure, key, measure
 
+from rvgpu.runtime.kernel import kernel
+from rvgpu.runtime.stats import work_of
+
 
 def test_the_committed_table_and_document_are_written_from_the_statistics():
     known = json.loads(RESULTS.read_text())
@@ -42,3 +45,17 @@ def test_a_row_that_cannot_run_says_why():
     missing = next(r for r in ROWS if r.title == "GEMM bf16")
     row = type(missing)("nothing", ("no_such_kernel",), {}, "DRAM", .5, .6)
     assert measure(row) == {"missing": "no kernel no_such_kernel yet"} and "no kernel no_such_kernel yet" in table([(row, measure(row))], None)
+
+
+WORK = """def f(x: f32[M, K], y: f32[K, N], big: f32[V, N]) -> f32[M, N]:
+    unused = dot(x, x, over=M)
+    a = x @ y
+    return a * (x @ y) + slice(big, V, 2, M)
+"""
+
+
+def test_the_roofline_has_what_the_results_depend_on_once():
+    dims = {"M": 4, "K": 8, "N": 16, "V": 1000}
+    work = work_of(kernel(WORK).func, dims)
+    assert work.macs == 4 * 8 * 16
+    assert work.bytes == 4 * (4 * 8 + 8 * 16 + 4 * 16 + 4 * 16)  # of `big` only the rows that are kept

@@ -215,6 +215,10 @@ def lane_ops(vlen, te, dtypes):
             keep(k.s("fma", s, t, s))
         put(k.bcast(s, vl, te))
         put(k.tail(p, s, k.idx("div", vl, 2), vl))
+        if d is DType.i8:  # bytes of two 4-bit numbers, twice the lanes
+            both = k.load(x, vl, axis=1, lanes=2 * te)
+            for j in (0, 1):
+                put(k.part(k.nibble(both, j, vl), j))
         for op in ("sum", "max", "min") if d.bits == 32 else ("max", "min"):
             keep(k.xred(op, p, vl))
         for to in (DType.f32, DType.f16, DType.bf16, DType.i32, DType.i16, DType.i8, DType.u8, DType.i1):

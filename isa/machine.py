@@ -30,12 +30,14 @@ class Gpu(Part, frozen=True):
 
 class Core(Part, frozen=True):
     """`write_after_write`: a register that another instruction still has to write takes a new value "ordered" (its first element comes after the
-    old one's first); with "scalar" an x or f register waits until the old value is there; with "all" the result of a reduction too."""
+    old one's first); with "scalar" an x or f register waits until the old value is there; with "all" the result of a reduction too.
+    `matrix`: whether there is a matrix "unit" or "none"; without one its instructions are illegal."""
 
     warps: int
     taken_branch_cycles: int
     queue_entries: int
     write_after_write: Literal["ordered", "scalar", "all"] = "ordered"
+    matrix: Literal["unit", "none"] = "unit"
 
 
 class Vector(Part, frozen=True):
@@ -153,9 +155,19 @@ class Machine(Part, frozen=True):
     latency: Latency
     classes: Classes = Classes()
 
+    @property
+    def has_matrix(self) -> bool:
+        return self.core.matrix == "unit"
+
+    def vector_macs_per_cycle(self) -> int:
+        """Vector multiply-adds per cycle of the whole GPU that accumulate in 32 bits."""
+        return self.vector.dlen // 32 * self.gpu.cores
+
     def peak_macs_per_cycle(self, dtype: str) -> int:
-        """Matrix multiply-adds per cycle of the whole GPU."""
+        """Multiply-adds per cycle of the whole GPU: of the matrix unit, or of the vector lanes where there is none."""
         m = self.matrix
+        if not self.has_matrix:
+            return self.vector_macs_per_cycle()
         rate = m.f32_macs_per_cycle if dtype == "f32" else m.int8_macs_per_cycle if dtype in EIGHT_BITS else m.bf16_macs_per_cycle
         return rate * self.gpu.cores
 

@@ -29,7 +29,7 @@ class Cluster:
 
     def run(self, func: Func, context: Context) -> list[Func]:
         remarks: dict[tuple[str, Op | None], Remark] = {}
-        kernels = _Clusters(one_dim_each(func, remarks), remarks).run()
+        kernels = _Clusters(one_dim_each(func, remarks), remarks, context.facts.matrix).run()
         context.remarks += remarks.values()
         return kernels
 
@@ -102,8 +102,9 @@ def beyond_the_machine(d: Derivation) -> str:
 
 
 class _Clusters:
-    def __init__(self, func: Func, remarks: Remarks) -> None:
+    def __init__(self, func: Func, remarks: Remarks, unit: bool) -> None:
         self.func = func
+        self.unit = unit  # whether there is a matrix unit: without one a contraction has a kernel of its own and stored factors
         self.remarks = remarks
         self.totals = [op for op in func.body.ops if op.name in ("reduce", "contract")]
         self.users: dict[Value, list[Op]] = {}
@@ -177,6 +178,9 @@ class _Clusters:
                 return False
         if t.name != group[0].name and not related:
             return False
+        if not self.unit and "contract" in (t.name, group[0].name):
+            remark(self.remarks, "not fused: without a matrix unit a contraction has a kernel of its own", t)
+            return False
         derivation = Derivation(streamed_dim(t), [*group, t])
         try:
             derivation.build(Builder(Block()))
@@ -202,8 +206,8 @@ class _Clusters:
 
     def _atoms(self) -> set[Op]:
         """Contractions whose result feeds two or more totals over one of its dims, among them a reduction."""
-        out = set()
-        for c in self.totals:
+        out: set[Op] = set()
+        for c in self.totals if self.unit else ():
             if c.name != "contract":
                 continue
             readers = [t for t in self.totals if t is not c and self._reaches(c.result, t)]

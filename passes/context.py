@@ -30,13 +30,14 @@ class Facts:
     barrier: float
     launch: float
     tile_move_bytes: float
+    matrix: bool = True
 
     @staticmethod
     def of(m: Machine) -> Facts:
         macs = {d: m.peak_macs_per_cycle(d) / m.gpu.cores for d in ("bf16", "f16", "f32", "i8", "u8", "e4m3", "e5m2")}
         return Facts(m.gpu.cores, m.core.warps, m.vector.vlen, m.vector.dlen, m.matrix.te, m.scratchpad.size_bytes, macs, m.dma.bytes_per_cycle,
                      m.dma.transpose_factor, m.l2.bytes_per_cycle, m.dram.bytes_per_cycle, m.dram.latency_cycles, m.gpu.barrier_cycles,
-                     m.gpu.launch_cycles, m.matrix.tile_move_bytes_per_cycle)
+                     m.gpu.launch_cycles, m.matrix.tile_move_bytes_per_cycle, m.has_matrix)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Limits:
     spm_bytes: int
     exact: Mapping[str, int] = field(default_factory=dict)
     upper: Mapping[str, int] = field(default_factory=dict)
+    matrix: bool = True  # whether there is a matrix unit
 
     def bound(self, dim: Dim) -> int:
         """The largest value `dim` may have in this kernel (its names are bounded; negative terms count as 0)."""
@@ -94,4 +96,4 @@ class Context:
 
     def limits(self) -> Limits:
         f = self.facts
-        return Limits(f.vlen, f.te, f.warps, f.cores, f.spm_bytes, dict(self.exact), dict(self.upper))
+        return Limits(f.vlen, f.te, f.warps, f.cores, f.spm_bytes, dict(self.exact), dict(self.upper), f.matrix)

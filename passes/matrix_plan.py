@@ -121,10 +121,10 @@ def unpacked(v: Value) -> Value | None:
 
 def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
     """The plan of a cluster that runs on the matrix unit, or None when it belongs on the vector unit."""
-    _, em = frame(func, limits)
-    stream = find_stream(func)
+    stream = find_stream(func) if limits.matrix else None
     if stream is None:
         return None
+    _, em = frame(func, limits)
     stream.link(em)
     r = stream.dim
     contractions = [s for s in stream.states if s.contraction]

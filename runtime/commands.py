@@ -449,8 +449,10 @@ def machines(args: Args) -> int:
         return EXIT_OK
     for name in machine_names():
         m = load_machine(name)
-        print(f"{name:8} {m.gpu.cores:3} cores x {m.core.warps} warps  VLEN {m.vector.vlen}  TE {m.matrix.te}  "
-              f"{m.peak_macs_per_cycle('bf16') * 2 * m.gpu.clock_ghz / 1000:.1f} Tflop/s bf16  DRAM {m.dram.bytes_per_cycle} B/cycle")
+        per_mac = 2 * m.gpu.clock_ghz
+        unit = f"TE {m.matrix.te}, {m.peak_macs_per_cycle('bf16') * per_mac / 1000:.1f} Tflop/s bf16" if m.has_matrix else "no matrix unit"
+        print(f"{name:8} {m.gpu.cores:3} cores x {m.core.warps} warps  VLEN {m.vector.vlen:4}  "
+              f"vector {m.vector_macs_per_cycle() * per_mac:5.0f} Gflop/s f32  {unit}  DRAM {m.dram.bytes_per_cycle} B/cycle")
     return EXIT_OK
 
 

@@ -103,16 +103,18 @@ def statistics(kernel: str, m: Machine, binding: Mapping[str, int], work: Work, 
     """The schema of docs/json.md."""
     macs_min, bytes_min = work.macs, work.bytes
     peak = m.peak_macs_per_cycle(work.dtype)
-    by_matrix, by_dram = macs_min / peak, bytes_min / m.dram.bytes_per_cycle
-    ideal = max(by_matrix, by_dram, 1)
+    by_macs, by_dram = macs_min / peak, bytes_min / m.dram.bytes_per_cycle
+    ideal = max(by_macs, by_dram, 1)
+    unit = "matrix" if m.has_matrix else "vector"
     out: dict[str, Any] = {
         "kernel": kernel, "machine": m.name, "dims": dict(binding), "cycles": raw.cycles, "seconds": raw.cycles / (m.gpu.clock_ghz * 1e9),
         "launches": [{"name": r.name, "grid": r.grid, "cycles": r.cycles} for r in raw.launches], "instructions": raw.instructions,
         "macs": raw.macs, "macs_min": macs_min, "flops": 2 * macs_min, "dram_bytes": raw.dram_bytes, "dram_bytes_min": bytes_min,
         "utilisation": {"matrix": raw.busy["matrix"], "vector": raw.busy["vector"], "issue": raw.busy["issue"],
                         "dram": bytes_min / (raw.cycles * m.dram.bytes_per_cycle)},
-        "roofline": {"ideal_cycles": ideal, "fraction": ideal / raw.cycles, "bound": "matrix" if by_matrix >= by_dram else "dram",
-                     "of_matrix_peak": by_matrix / raw.cycles},
+        "roofline": {"ideal_cycles": ideal, "fraction": ideal / raw.cycles, "bound": unit if by_macs >= by_dram else "dram",
+                     "of_matrix_peak": by_macs / raw.cycles if m.has_matrix else 0.0,
+                     "of_vector_peak": macs_min / m.vector_macs_per_cycle() / raw.cycles},
         "stalls": raw.stalls}
     if check is not None:
         out["check"] = {"passed": check.passed, "max_abs_error": check.max_abs_error, "max_rel_error": check.max_rel_error,
@@ -133,8 +135,10 @@ def describe(s: dict[str, Any]) -> str:
         lines.append("  sanitize     no finding")
     r, u = s["roofline"], s["utilisation"]
     lines.append(f"  cycles       {s['cycles']:,} ({s['seconds'] * 1e6:.1f} us), {s['instructions']:,} warp instructions")
+    unit = "vector" if r["bound"] == "vector" or not r["of_matrix_peak"] else "matrix"
+    peak = f"{r[f'of_{unit}_peak']:.1%} of {unit}"
     ideal = f"{r['ideal_cycles']:,.0f}"
-    lines.append(f"  roofline     {r['fraction']:.1%} of the {r['bound']} bound ({ideal} cycles); {r['of_matrix_peak']:.1%} of matrix peak")
+    lines.append(f"  roofline     {r['fraction']:.1%} of the {r['bound']} bound ({ideal} cycles); {peak} peak")
     lines.append(f"  utilisation  matrix {u['matrix']:.1%}  vector {u['vector']:.1%}  issue {u['issue']:.1%}  dram {u['dram']:.1%}")
     stalls = sorted(((v, k) for k, v in s["stalls"].items() if v >= 0.0005), reverse=True)
     lines.append("  core-cycles  " + "  ".join(f"{k} {v:.1%}" for v, k in stalls))

@@ -430,6 +430,8 @@ class Device:
         if w.fault == F_FINDING and self.checker is not None:
             return self.checker.error(w, program)
         error = SimFault("E701", FAULTS.get(w.fault, f"fault {w.fault}"), exit_code=EXIT_SIM_FAULT).note(place)
+        if w.fault == F_ILLEGAL and not self.machine.has_matrix:
+            error.hint(f"{self.machine.name} has no matrix unit (core.matrix): its instructions are illegal there")
         if w.fault in (F_MEMORY, F_JUMP, F_CONTROL, F_TILE, F_ALIGN):
             addr = w.fault_addr & (1 << 64) - 1
             error.note(f"address {addr:#x}: {self._near(addr)}")

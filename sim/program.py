@@ -215,13 +215,19 @@ def _kind(row: Row, timing: Timing, last: bool) -> int:
     return plan.K_OTHER if last or row.cls in ("jump", "branch", "csr", "amo") or row.kind in TRAPPING else plan.K_ALU
 
 
+def _of_matrix_unit(row: Row) -> bool:
+    """Rows that are illegal on a machine without a matrix unit: tiles, their shapes, their products."""
+    return row.cls in ("tload", "tstore", "tmove", "mm") or row.name.startswith(("sf.vset", "sf.vtdiscard"))
+
+
 def _fill(rec: Rec, d: Decoded, machine: Machine, last: bool) -> None:
     row: Row = d.row
     timing = CLASSES[row.cls]
     src, dst = _operands(d)
     vectors = operands(row)
     _fill_timing(rec, row, timing, dst[0], machine)
-    rec.valid, rec.rd, rec.rs1, rec.rs2, rec.rs3, rec.vm, rec.imm = 1, d.rd, d.rs1, d.rs2, d.rs3, d.vm, _imm(d)
+    legal = machine.has_matrix or not _of_matrix_unit(row)
+    rec.valid, rec.rd, rec.rs1, rec.rs2, rec.rs3, rec.vm, rec.imm = int(legal), d.rd, d.rs1, d.rs2, d.rs3, d.vm, _imm(d)
     rec.rm = _mode(d)
     rec.vector = int(row.cls in VECTOR_CLASSES)
     rec.needs_vtype = int(row.cls in VECTOR_CLASSES and "N" not in row.args)

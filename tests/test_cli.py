@@ -227,7 +227,7 @@ def test_json_has_the_schema(setting, capsys):
     assert s["dims"] == {"M": 4, "N": 4, "K": 4} and s["macs_min"] == 64 and s["dram_bytes_min"] == 3 * 64
     assert set(s["stalls"]) == STALLS and abs(sum(s["stalls"].values()) - 1) < 1e-9
     assert set(s["utilisation"]) == {"matrix", "vector", "issue", "dram"}
-    assert set(s["roofline"]) == {"ideal_cycles", "fraction", "bound", "of_matrix_peak"}
+    assert set(s["roofline"]) == {"ideal_cycles", "fraction", "bound", "of_matrix_peak", "of_vector_peak"}
     assert set(s["check"]) == {"passed", "max_abs_error", "max_rel_error", "bound_fraction"} and s["check"]["passed"]
     assert set(s["host"]) == {"compile_s", "engine_s", "simulate_s", "total_s", "mips"}
     assert sum(x["cycles"] for x in s["launches"]) <= s["cycles"] and s["seconds"] == pytest.approx(s["cycles"] * 1e-9)

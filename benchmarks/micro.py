@@ -52,6 +52,7 @@ sf.vsettm t0, s0
 li t1, 2
 sf.vsettk t1, t1
 """
+STORES = "ld s1, 0(a0)\n" + SET.replace("{m}", "8") + "{hint}\nvse32.v v8, (s1)\naddi s1, s1, 512\n" * 16
 ONE_WARP = "bnez a2, out\n"  # the others leave
 RING = """mv t0, a3
 ld s1, 0(a0)
@@ -139,6 +140,10 @@ MICROS: list[Micro] = [
     Micro("memory", "a page of lines", "mark: ld t0, 0(a0)\nld t1, 64(a0)\nld t2, 128(a0)\nld t3, 192(a0)\nadd t0, t0, t1\nadd t2, t2, t3\n"
           "end: addi t2, t2, 1\n", 468, "4 misses in flight: the last at 3 + 464; then an add"),
     Micro("memory", "store and fence", "mark: sd a0, 0(a0)\nend: sd a0, 8(a0)\n", 1, "a store takes a slot and waits for nothing"),
+    Micro("memory", "stores that stay in L2", STORES.replace("{hint}", ""), 1716,
+          "launch 620 + address 464, the 14 that the queue lets go first at 8 lines each, 1; 128 lines from L2 and DRAM's 400: 1,189 + 127 + 400"),
+    Micro("memory", "stores past L2", STORES.replace("{hint}", "add zero, zero, t0"), 1611,
+          "ntl.all: each line goes on at once: launch 620 + address 464 + 127 + DRAM 400"),
     Micro("dma", "one transfer", RING.replace("{row}", "1024") + "mark: amoswap.d t4, zero, (t2)\namoswap.d t5, t4, (t3)\nend: nop\n", 1483,
           "1,024 lines, one a cycle: the last starts at 1,023, then L2 60 and DRAM 400"),
     Micro("dma", "a stream", RING.replace("{row}", "1024") + "li s2, 16\nli s3, 65536\nmark:\nloop: amoswap.d t4, zero, (t2)\n"

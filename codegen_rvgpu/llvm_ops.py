@@ -291,7 +291,7 @@ class _Emit:
             x = one.merge(x, Val("i8", "1"), one.splat(Val("i8", "0")))
         assert x.vec is not None
         if m.strides[axis] == 1:
-            w.call(None, f"llvm.riscv.vse.{x.vec.mangled}.p0.i64", [x, m.ptr, vl])
+            w.call(None, f"llvm.riscv.vse.{x.vec.mangled}.p0.i64", [x, m.ptr, vl], nontemporal=bool(op.attrs.get("nontemporal")))
         else:
             w.call(None, f"llvm.riscv.vsse.{x.vec.mangled}.p0.i64", [x, m.ptr, self._stride_bytes(m, axis), vl])
 

@@ -134,11 +134,11 @@ class Writer:
         return self.let(type or a.type, f"{op} {a}, {b.text}")
 
     # -- calls
-    def call(self, type: str | Vec | None, name: str, args: Sequence[Val]) -> Val:
-        """Declares and calls an intrinsic."""
+    def call(self, type: str | Vec | None, name: str, args: Sequence[Val], *, nontemporal: bool = False) -> Val:
+        """Declares and calls an intrinsic; of a store, `nontemporal`: behind ntl.all."""
         ret = "void" if type is None else str(type)
         self.declared[name] = f"declare {ret} @{name}({', '.join(a.type for a in args)})"
-        text = f"call {ret} @{name}({', '.join(map(str, args))})"
+        text = f"call {ret} @{name}({', '.join(map(str, args))})" + ", !nontemporal !7" * nontemporal
         if type is None:
             self.do(text)
             return Val("void", "")
@@ -159,7 +159,7 @@ class Writer:
     # -- the module
     def metadata(self) -> list[str]:
         out = ["!llvm.dbg.cu = !{!0}", "!llvm.module.flags = !{!1, !2}", '!1 = !{i32 2, !"Debug Info Version", i32 3}',
-               '!2 = !{i32 7, !"Dwarf Version", i32 4}', "!9 = distinct !{!9, !8}", '!8 = !{!"llvm.loop.unroll.disable"}']
+               '!2 = !{i32 7, !"Dwarf Version", i32 4}', "!9 = distinct !{!9, !8}", '!8 = !{!"llvm.loop.unroll.disable"}', "!7 = !{i32 1}"]
         names = {f: 10 + n for f, n in self.files.items()} or {self.func.name: 10}
         for f, number in names.items():
             folder, _, base = f.rpartition("/")

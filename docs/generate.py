@@ -47,8 +47,8 @@ def timing() -> str:
     rules = [("Issue", issue.step), ("Operands", scoreboard.operands), ("Units", plan.unit_cost), ("Vector classes", occupancy.class_cycles),
              ("Results", scoreboard.retire), ("Loads and stores", scoreboard.memory_time), ("Data of loads", scoreboard.moved),
              ("L1", memory.l1_load),
-             ("Stores", memory.l1_store), ("L2", memory.l2_line), ("Shared queues", memory.take), ("DMA", control.dma_go),
-             ("DMA lines", control.dma_row), ("Waiting for DMA", control.dma_wait),
+             ("Stores", memory.l1_store), ("L2", memory.l2_line), ("Past L2", memory.l2_through), ("Shared queues", memory.take),
+             ("DMA", control.dma_go), ("DMA lines", control.dma_row), ("Waiting for DMA", control.dma_wait),
              ("Barriers", control.barrier), ("Cores", rounds.run), ("End of a run", rounds.drain), ("Where the cycles went", scoreboard.blame)]
     classes = [[n, UNITS[t.unit], COSTS[t.cost], latency(base, t), "yes" if t.chain else "no", t.cause] for n, t in CLASSES.items()]
     vector = [[f"`{n}`", c.what, COUNTS[c.counts] + (", longest" if c.longest else ""), c.like,

@@ -257,7 +257,7 @@ ROWS = [
     row("mma", "acc opnd opnd idx idx", mma),
     # lanes
     row("vt.load", "mem idx -> vt", load, axis="int"),
-    row("vt.store", "mem vt idx", store, axis="int"),
+    row("vt.store", "mem vt idx", store, axis="int", nontemporal="bool?"),
     row("s.load", "mem -> s", load),
     row("s.store", "mem s", store),
     row("vt.bcast", "s idx -> vt", splat),

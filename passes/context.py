@@ -92,6 +92,7 @@ class Context:
     exact: Mapping[str, int] = field(default_factory=dict)
     upper: Mapping[str, int] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
+    workspace: set[str] = field(default_factory=set)  # tensors that one function makes for a later one
     predicted: dict[str, float] = field(default_factory=dict)  # cycles by the model of P7, by kernel
 
     def limits(self) -> Limits:

@@ -1,7 +1,7 @@
 """The whole pipeline on one page: which passes run in which order, how they are written as text, and what happens between them.
 
-`expand,simplify,cluster,cascade,split,tile,grid,pipeline,stage` takes one level T function to one level K kernel per launch. A pass is a frozen
-dataclass whose fields are its options: `tile{wm=2,bk=64}`. After every pass each function is verified.
+`expand,simplify,cluster,cascade,split,tile,grid,pipeline,stage,nontemporal` takes one level T function to one level K kernel per launch.
+A pass is a frozen dataclass whose fields are its options: `tile{wm=2,bk=64}`. After every pass each function is verified.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from rvgpu.passes.context import Context, Facts
 from rvgpu.passes.expand import Expand
 from rvgpu.passes.grid import Grid
 from rvgpu.passes.matrix_plan import plan_matrix
+from rvgpu.passes.nontemporal import Nontemporal
 from rvgpu.passes.pipeline_dma import PipelineDma
 from rvgpu.passes.simplify import Simplify
 from rvgpu.passes.split import Split
@@ -41,7 +42,8 @@ class Pass(Protocol):
     def run(self, func: Unit, context: Context) -> Sequence[Unit]: ...
 
 
-PIPELINE: tuple[Pass, ...] = (Expand(), Simplify(), Cluster(), Cascade(), Split(), Tile(), Grid(), PipelineDma(), Stage())  # type: ignore[assignment]
+PIPELINE: tuple[Pass, ...] = (
+    Expand(), Simplify(), Cluster(), Cascade(), Split(), Tile(), Grid(), PipelineDma(), Stage(), Nontemporal())  # type: ignore[assignment]
 PASSES: dict[str, Pass] = {p.name: p for p in PIPELINE}
 Hook = Callable[[Pass, Sequence[Unit], float], None]
 
@@ -50,6 +52,7 @@ def run_passes(funcs: Sequence[Unit], passes: Sequence[Pass], context: Context, 
     """Every pass over every function of its level, verified after each; `hook(pass, functions, seconds)` sees what it made."""
     out = list(funcs)
     for p in passes:
+        context.workspace = set(temporaries(out))
         begin = time.perf_counter()
         made: list[Unit] = []
         for f in out:

@@ -175,6 +175,25 @@ def l1_store(c: Core, g: Gpu, addr: int, t: int) -> int:
     return l2_line(c, g, addr >> 6, t, 1)
 
 
+@apart
+def l2_through(c: Core, g: Gpu, line: int, t: int) -> int:
+    """A whole line written by a store after ntl.s1 or ntl.all goes on to DRAM at once: it takes no place in L2, and is clean where it has one.
+    Returns when L2 has taken it. (A line that the store fills in part is an ordinary write; loads do not mind the hint.)"""
+    if c.must != 0:
+        catch_up(c, g)
+    t = take(ptr(Queue, g.l2_queue), t)
+    at = g.l2 + (line & (g.l2_sets - 1)) * SET_BYTES
+    way = way_of(at, line + 1)
+    if way < WAYS:
+        g.l2_hits += 1
+        st32(at + DIRTY, ld32(at + DIRTY) & ~(1 << way))
+        st64(at + ARRIVALS + 8 * way, 0)
+    else:
+        g.l2_misses += 1
+    g.dram_last = imax(g.dram_last, dram_line(g, t) + g.dram_latency)
+    return t + g.l2_latency
+
+
 def record(g: Gpu, pc: int, core: int, warp: int, issue: int, why: int, unit: int, start: int, end: int) -> int:
     """Appends a trace event; counts on when the buffer is full."""
     if g.trace_n < g.trace_cap:

@@ -82,6 +82,11 @@ def _shows_fcsr(d: Decoded) -> bool:
     return not (d.rd == 0 and clears)
 
 
+def _no_reuse(d: Decoded | None, halves: int) -> bool:
+    """ntl.s1 and ntl.all (Zihintntl: adds to x0): what the next instruction accesses is not worth a place in the shared cache."""
+    return d is not None and d.size == 2 * halves and d.row.name == "add" and (d.rd, d.rs1) == (0, 0) and d.rs2 in (4, 5)
+
+
 def _mode(d: Decoded) -> int:
     """The static rounding mode, or 7 where it is frm's."""
     return d.word >> 12 & 7 if "rm" in FORMATS[d.row.fmt] else 7
@@ -161,6 +166,7 @@ def predecode(text: bytes, base: int, machine: Machine, code: Sequence[tuple[int
     fcsr = any(_shows_fcsr(d) for d in found.values())
     for at, d in found.items():
         _fill(recs[at], d, machine, at + d.size // 2 >= n)
+        recs[at].through = d.vm and any(_no_reuse(found.get(at - size), size) for size in (1, 2))
         exact = minds_fcsr(d.row) and (fcsr or _mode(d) not in (0, 7) and d.row.kind != "fcvt_xf")
         if exact and recs[at].kind == plan.K_ALU:  # it may trap
             recs[at].kind = plan.K_OTHER

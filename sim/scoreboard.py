@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rvgpu.isa.prims import imax, ld64, lshr, wrap
 from rvgpu.isa.prims_host import at_least, fill, later, most, most_of
-from rvgpu.sim.memory import l1_load, l1_store
+from rvgpu.sim.memory import l1_load, l1_store, l2_through
 from rvgpu.sim.plan import M_LOAD, M_STORE, M_VLOAD, M_VSTORE
 from rvgpu.sim.state import CAUSE, NOTHING, NOWHERE, Core, Gpu, Plan, Rec, Warp
 from rvgpu.sim.translate import address, apart
@@ -160,7 +160,10 @@ def memory_time(c: Core, w: Warp, r: Rec, g: Gpu, t: int) -> int:
             first = w.mem_addr >> 6
             last = (w.mem_addr + w.mem_bytes - 1) >> 6
             for line in range(first, last + 1):
-                done = imax(done, l1_store(c, g, line << 6, t + cycles) if write else l1_load(c, g, line << 6, t + cycles))
+                if r.through != 0 and write and line << 6 >= w.mem_addr and (line + 1) << 6 <= w.mem_addr + w.mem_bytes:
+                    done = imax(done, l2_through(c, g, line, t + cycles))
+                else:
+                    done = imax(done, l1_store(c, g, line << 6, t + cycles) if write else l1_load(c, g, line << 6, t + cycles))
                 cycles += 1
         cycles = imax(1, cycles)
     w.mem_count = cycles

@@ -30,13 +30,13 @@ FS_OFF, VS_OFF = 1 << 59, 1 << 60
 
 class Rec(ctypes.Structure):
     """A predecoded instruction; one per halfword of text. What issue and handlers read stands together in front. `needs`: the units (FS_OFF, VS_OFF)
-    that must not be off; `writable`: text that the program may change."""
+    that must not be off; `writable`: text that the program may change; `through`: a store behind a hint that nothing in L2 will be read again."""
 
     _fields_ = [("pc", U64), ("imm", I64), ("latency", U32), ("after", ctypes.c_int32),
                 *((name, U8) for name in ("size", "rd", "rs1", "rs2", "rs3", "vm", "valid", "vector", "unit", "cost", "cause", "chain", "nsrc")),
                 ("src", U8 * 5), ("srckind", U8 * 5),
                 *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg", "kind", "cls", "counts", "fields", "overlap",
-                                           "eew", "whole", "longest", "passes", "rm")),
+                                           "eew", "whole", "longest", "passes", "rm", "through")),
                 ("handler", U64 * 4), ("needs", I64), ("writable", I64)]
 
 

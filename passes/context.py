@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from rvgpu.ir.core import Op
+from rvgpu.ir.core import Func, Op
 from rvgpu.ir.dims import Dim, is_bound, value_of
 from rvgpu.isa.machine import Machine
 
@@ -31,13 +31,15 @@ class Facts:
     launch: float
     tile_move_bytes: float
     matrix: bool = True
+    exp_lanes: float = 0.0  # 0: no exp unit
 
     @staticmethod
     def of(m: Machine) -> Facts:
         macs = {d: m.peak_macs_per_cycle(d) / m.gpu.cores for d in ("bf16", "f16", "f32", "i8", "u8", "e4m3", "e5m2")}
         return Facts(m.gpu.cores, m.core.warps, m.vector.vlen, m.vector.dlen, m.matrix.te, m.scratchpad.size_bytes, macs, m.dma.bytes_per_cycle,
                      m.dma.transpose_factor, m.l2.bytes_per_cycle, m.dram.bytes_per_cycle, m.dram.latency_cycles, m.gpu.barrier_cycles,
-                     m.gpu.launch_cycles, m.matrix.tile_move_bytes_per_cycle, m.has_matrix)
+                     m.gpu.launch_cycles, m.matrix.tile_move_bytes_per_cycle, m.has_matrix,
+                     m.exp.lanes_per_cycle if m.exp.present else 0.0)
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,39 @@ class Remark:
     op: Op | None = None
 
 
+@dataclass(frozen=True)
+class Price:
+    """Estimated cycles of a launch, and for how many of them a core needs each of its resources ("chain": one warp's own latencies)."""
+
+    cycles: float
+    busy: Mapping[str, float]
+
+    @property
+    def limit(self) -> str:
+        """The resource that is needed longest."""
+        return max(self.busy, key=lambda k: self.busy[k])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A tuned tiling: its fields, and the fingerprint (schedule.py) of the level K text that was measured; "" is any."""
+
+    fields: Mapping[str, int]
+    code: str = ""
+
+
+Lookup = Callable[[Func], Choice | None]
+
+
+@dataclass
+class Planned:
+    """What P7 decided for a kernel: the tiling in words, its price by the model, and whether a tuned choice took the model's place."""
+
+    tile: str
+    price: Price
+    tuned: bool = False
+
+
 @dataclass
 class Context:
     """`exact` dims are compiled in; kernels are right for every value of the others up to `upper`."""
@@ -93,7 +128,8 @@ class Context:
     upper: Mapping[str, int] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
     workspace: set[str] = field(default_factory=set)  # tensors that one function makes for a later one
-    predicted: dict[str, float] = field(default_factory=dict)  # cycles by the model of P7, by kernel
+    planned: dict[str, Planned] = field(default_factory=dict)  # by kernel, from P7 on
+    tuned: Lookup | None = None  # what the tuner found for a function, before P7
 
     def limits(self) -> Limits:
         f = self.facts

@@ -16,10 +16,10 @@ from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import TensorType
 from rvgpu.passes.context import Context
+from rvgpu.passes.cost import FREE, roofline
 
 Unit = Func | KFunc
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=", "and": "&", "or": "|"}
-FREE = frozenset({"const", "iota", "size", "rename", "slice", "yield"})  # ops that move and compute nothing
 SHOWN = 12  # kinds of ops that a change lists
 
 
@@ -67,8 +67,8 @@ class Explain:
         out = 0.0
         for u in units:
             name = u.name
-            if name in self.context.predicted:
-                out += self.context.predicted[name]
+            if name in self.context.planned:
+                out += self.context.planned[name].price.cycles
             elif isinstance(u, KFunc):
                 out += self.rows.get(name, 0.0)
             elif self.clustered:
@@ -79,29 +79,7 @@ class Explain:
         return out
 
     def launch(self, body: Block, reads: Iterable[Value], writes: Iterable[TensorType]) -> float:
-        f, limits = self.context.facts, self.context.limits()
-        moved = sum(limits.product(t.dims) * t.dtype.bits / 8 for t in [*(v.tensor for v in reads), *writes])
-        macs = work = 0.0
-        for op in body.walk():
-            if op.name == "contract":
-                dims = dict.fromkeys((*op.operands[0].tensor.dims, *op.operands[1].tensor.dims))
-                macs += limits.product(dims) / f.macs.get(op.operands[0].tensor.dtype.name, f.dlen / 32) / f.cores
-            elif op.name not in FREE and op.results and op.name != "stream":
-                size = max(limits.product(v.tensor.dims) for v in [*op.operands, *op.results] if isinstance(v.type, TensorType))
-                work += size / (f.dlen / 32) / f.cores
-            elif op.name == "stream":
-                macs += self.contractions(op)
-        return f.launch + f.dram_latency + max(moved / f.dram_bytes, macs, work)
-
-    def contractions(self, op: Op) -> float:
-        """Cycles of the products among a stream's states."""
-        limits, f, out = self.context.limits(), self.context.facts, 0.0
-        for region in op.regions[1:-3]:
-            xs = region.ops[-1].operands
-            if len(xs) == 2:
-                rate = f.macs.get(xs[0].tensor.dtype.name, f.dlen / 32)
-                out += limits.product(dict.fromkeys((*xs[0].tensor.dims, *xs[1].tensor.dims))) / rate / f.cores
-        return out
+        return roofline(body, reads, writes, self.context.limits(), self.context.facts).cycles
 
 
 def count(units: Iterable[Unit]) -> Counter[str]:

@@ -62,15 +62,12 @@ def rows_cap(plan: MatrixPlan, limits: Limits) -> int:
     return max(4, 1 << (limits.product(plan.m) - 1).bit_length())
 
 
-def few_tiles(plan: MatrixPlan, limits: Limits) -> FewTiles:
-    """All columns at once where four accumulators do, and as many warps as fit."""
+def few_options(plan: MatrixPlan, limits: Limits) -> list[FewTiles]:
+    """The tilings that fit, the best by rule first: all columns at once where four accumulators do, and as many warps as fit."""
     most = (4 - len(plan.atoms)) // len(plan.products)
-    jn = max(1, min(-(-limits.product(plan.n) // limits.te), most))
-    for warps in (2, 1):
-        t = FewTiles(warps, jn, part_block(plan, limits))
-        if warps <= limits.warps and few_bytes(plan, limits, t) <= limits.spm_bytes:
-            return t
-    return FewTiles(1, 1, part_block(plan, limits))
+    wide = max(1, min(-(-limits.product(plan.n) // limits.te), most))
+    options = [FewTiles(warps, jn, part_block(plan, limits)) for jn in range(wide, 0, -1) for warps in (2, 1) if warps <= limits.warps]
+    return [t for t in options if few_bytes(plan, limits, t) <= limits.spm_bytes] or options[-1:]
 
 
 def few_bytes(plan: MatrixPlan, limits: Limits, t: FewTiles) -> int:

@@ -6,25 +6,27 @@ in order.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from rvgpu.errors import EXIT_USAGE, RvgpuError
 from rvgpu.ir.core import Func
 from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import DType, TensorType
-from rvgpu.passes.context import Context, Facts, Limits, Remark
-from rvgpu.passes.cost import cost, spm_bytes, stages
+from rvgpu.passes.context import Context, Limits, Planned, Price, Remark
+from rvgpu.passes.cost import cost, roofline, spm_bytes, stages
 from rvgpu.passes.expand import is_macro
 from rvgpu.passes.lower_gemm import Gemm
 from rvgpu.passes.lower_matrix import Tiles
 from rvgpu.passes.lower_merge import lower_merge
 from rvgpu.passes.lower_packed import lower_packed, plan_packed
-from rvgpu.passes.lower_parts import FewRows, few_rows, few_tiles
+from rvgpu.passes.lower_parts import FewRows, FewTiles, few_options, few_rows
 from rvgpu.passes.lower_stream import Streamed
 from rvgpu.passes.lower_vector import lower_vector
 from rvgpu.passes.matrix_plan import MatrixPlan, plan_matrix, stream_block
+from rvgpu.passes.schedule import fingerprint
 
 NO_CODE = frozenset({DType.e4m3, DType.e5m2, DType.i4})
+Tiling = Tiles | FewTiles
 FIELDS = ("wm", "wn", "im", "jn", "bk", "wo")
 
 
@@ -51,40 +53,49 @@ class Tile:
             packed = lower_packed(func, limits)
             merged = packed or lower_merge(func, limits)
             how = "4-bit weights, a warp for two tiles of columns" if packed else f"{'parts joined' if merged else 'rows'} on the vector unit"
-            context.remarks.append(Remark(f"{func.name}: {how}"))
+            self._say(func, context, how, None, _roofline(func, context))
             return [merged or lower_vector(func, limits)]
         missing = sorted(plan.static_dims() - set(context.exact))
         if missing:
             raise RvgpuError("E304", f"kernel {func.name} needs the value of {', '.join(missing)}: it decides the scratchpad's layout",
                              func.loc).hint(f"compile({', '.join(f'{m}=...' for m in missing)}) or -D {missing[0]}=...")
-        if few_rows(plan, limits):
-            few = few_tiles(plan, limits)
-            context.remarks.append(Remark(f"{func.name}: few rows, {few.warps} streams at once, {few.jn} tiles, blocks of {few.bk}"))
-            return [FewRows(func, limits, plan, few).build()]
-        chosen, cycles = self.choose(plan, limits, context.facts)
-        apart = f", {chosen.wo} warps along {plan.m[0]}" if chosen.wo else ""
-        context.remarks.append(Remark(f"{func.name}: {chosen.wm} x {chosen.wn} warps of {chosen.im} x {chosen.jn} tiles{apart}, blocks of "
-                                      f"{chosen.bk}; {spm_bytes(plan, limits, chosen)} bytes of scratchpad, about {cycles:.0f} cycles"))
-        context.predicted[func.name] = cycles
-        return [(Streamed if plan.streamed_rows else Gemm)(func, limits, plan, chosen, stages(plan, limits, chosen)).build()]
+        options = self.options(func, plan, context)
+        choice = context.tuned(func) if context.tuned is not None and self == Tile() else None
+        found = next((o for o in options if choice is not None and fields_of(o[0]) == choice.fields), None)
+        if choice is not None and found is not None:
+            kernel = self._lowered(func, plan, context, *found, True)
+            if choice.code in ("", fingerprint(kernel)):
+                return [kernel]
+        if choice is not None:
+            context.remarks.append(Remark(f"{func.name}: the tuned tiling is of other code; the model's stays (rvgpu tune finds a new one)"))
+        return [self._lowered(func, plan, context, *options[0], False)]
 
-    def choose(self, plan: MatrixPlan, limits: Limits, facts: Facts) -> tuple[Tiles, float]:
-        """The cheapest tiling that fits and its cycles by the model; the smallest one when none fits (P9 says what does not)."""
-        best: tuple[float, Tiles] | None = None
-        smallest: tuple[int, Tiles] | None = None
-        for t in self.candidates(plan, limits):
-            size = spm_bytes(plan, limits, t)
-            if smallest is None or size < smallest[0]:
-                smallest = size, t
-            if size <= limits.spm_bytes:
-                c = cost(plan, limits, facts, t)
-                if best is None or c < best[0]:
-                    best = c, t
-        if best is None:
-            if smallest is None:
-                raise self._illegal(plan, limits)
-            return smallest[1], cost(plan, limits, facts, smallest[1])
-        return best[1], best[0]
+    def options(self, func: Func, plan: MatrixPlan, context: Context) -> list[tuple[Tiling, Price]]:
+        """The tilings that fit, the model's pick first; the smallest one alone when none fits (P9 says what does not)."""
+        limits = context.limits()
+        if few_rows(plan, limits):
+            return [(t, _roofline(func, context)) for t in few_options(plan, limits)]
+        legal = list(self.candidates(plan, limits))
+        if not legal:
+            raise self._illegal(plan, limits)
+        fit = [t for t in legal if spm_bytes(plan, limits, t) <= limits.spm_bytes]
+        fit = fit or [min(legal, key=lambda t: spm_bytes(plan, limits, t))]
+        return sorted(((t, cost(plan, limits, context.facts, t)) for t in fit), key=lambda o: o[1].cycles)
+
+    def _lowered(self, func: Func, plan: MatrixPlan, context: Context, t: Tiling, price: Price, tuned: bool) -> KFunc:
+        limits = context.limits()
+        if isinstance(t, FewTiles):
+            self._say(func, context, f"few rows, {t.warps} streams at once, {t.jn} tiles, blocks of {t.bk}", None, price, tuned)
+            return FewRows(func, limits, plan, t).build()
+        apart = f", {t.wo} warps along {plan.m[0]}" if t.wo else ""
+        self._say(func, context, f"{t.wm} x {t.wn} warps of {t.im} x {t.jn} tiles{apart}, blocks of {t.bk}", spm_bytes(plan, limits, t), price, tuned)
+        return (Streamed if plan.streamed_rows else Gemm)(func, limits, plan, t, stages(plan, limits, t)).build()
+
+    def _say(self, func: Func, context: Context, tile: str, spm: int | None, price: Price, tuned: bool = False) -> None:
+        context.planned[func.name] = Planned(tile, price, tuned)
+        room = f"; {spm} bytes of scratchpad" if spm is not None else ""
+        context.remarks.append(Remark(f"{func.name}: {tile}{' (tuned)' if tuned else ''}{room}, about {price.cycles:.0f} cycles, "
+                                      f"{price.limit} binds"))
 
     def _illegal(self, plan: MatrixPlan, limits: Limits) -> RvgpuError:
         legal = list(Tile().candidates(plan, limits))
@@ -115,6 +126,15 @@ class Tile:
                         t = Tiles(wm, wn, im, jn, bk, wo)
                         if all(getattr(self, f) in (0, getattr(t, f)) for f in FIELDS):
                             yield t
+
+
+def fields_of(t: Tiling) -> dict[str, int]:
+    """A tiling as numbers: what a table keeps."""
+    return asdict(t)
+
+
+def _roofline(func: Func, context: Context) -> Price:
+    return roofline(func.body, [p.value for p in func.params], func.result_types, context.limits(), context.facts)
 
 
 def _with_code(func: Func, plan: MatrixPlan | None, limits: Limits) -> frozenset[DType]:

@@ -255,10 +255,10 @@ class Compiled:
         return self.code().elf()
 
     def cost(self, **dims: int) -> dict[str, float]:
-        """Cycles by the analytic model of P7, per matrix kernel; dims as for `compile()`."""
+        """Cycles by the analytic model of P7, per kernel; dims as for `compile()`."""
         context = self.context(self._bound({**self.dims, **dims} if dims else None))
         run_passes([self.kernel.func], self.passes, context)
-        return context.predicted
+        return {name: p.price.cycles for name, p in context.planned.items()}
 
     def run(self, *arrays: Any, check: bool = False, max_cycles: int | None = None, sanitize: bool | None = None, latency_seed: int | None = None,
             **scalars: Any) -> Result:

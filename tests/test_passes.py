@@ -87,5 +87,5 @@ def test_workspace_names_avoid_the_user_s():
 def test_remarks_say_what_was_chosen():
     context = Context(facts(8, 128, 2), {"D": 8}, {n: 64 for n in "BGRST"} | {"D": 8})
     run_passes([KERNELS["attention"].func], PIPELINE, context)
-    assert any("warps of" in r.text and "cycles" in r.text for r in context.remarks) and context.predicted["attention"] > 0
+    assert any("warps of" in r.text and "cycles" in r.text for r in context.remarks) and context.planned["attention"].price.cycles > 0
     assert "stream" in print_func(run_passes([KERNELS["attention"].func], PIPELINE[:4], context)[0])

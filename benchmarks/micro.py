@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from rvgpu.isa.asm import assemble
 from rvgpu.isa.machine import load_machine
+from rvgpu.sim.control import UNIT_DMA
 from rvgpu.sim.device import Device
 from rvgpu.sim.elf import BASE, Image, write_executable
 
@@ -229,8 +230,8 @@ def run(micro: Micro) -> int:
     if not labels:
         return stats.cycles
     at = {name: _address(marked, name) for name in labels}
-    issued = {int(e[0]): int(e[3]) for e in reversed(dev.trace.events.tolist()) if e[5] != 15 and e[1] == 0 and e[2] == 0}
-    last = {int(e[0]): int(e[3]) for e in dev.trace.events.tolist() if e[5] != 15 and e[1] == 0 and e[2] == 0}
+    issues = [(pc, issue) for pc, core, warp, _, _, issue, unit, *_ in dev.trace.events.tolist() if unit != UNIT_DMA and core == warp == 0]
+    issued, last = dict(reversed(issues)), dict(issues)
     return last[at["end"]] - issued[at["mark"]]
 
 

@@ -27,7 +27,7 @@ from rvgpu.runtime.code import Code, make_code, read_note
 from rvgpu.runtime.inputs import random_inputs, random_scalars, random_tensor
 from rvgpu.runtime.kernel import Compiled, Kernel, bucket, read_text
 from rvgpu.runtime.launch import run_code, shape, size_bytes
-from rvgpu.runtime.programs import run_program, write_trace
+from rvgpu.runtime.programs import hot_rows, run_program, traced, write_trace
 from rvgpu.runtime.stats import describe, statistics, work_of_code
 from rvgpu.sim.device import MEMORY_BYTES
 from rvgpu.sim.elf import load as load_elf
@@ -332,9 +332,9 @@ def finish(args: Args, stats: dict[str, Any], outputs: dict[str, Any], trace: Tr
                 np.save(f"{args.out}{name}.npy", x)
             except OSError as e:
                 raise usage(f"cannot write {args.out}{name}.npy: {e.strerror}", "E001") from None
-    print(json.dumps(stats) if args.json else describe(stats))
-    if trace is not None:
-        write_trace(trace, args.trace, None if args.json else sys.stdout)
+    hot = hot_rows(trace, args, stats)
+    print(json.dumps(stats) if args.json else describe(stats) + hot)
+    write_trace(trace, args, None if args.json else sys.stdout)
     return EXIT_CHECK_FAILED if "check" in stats and not stats["check"]["passed"] else EXIT_OK
 
 
@@ -364,7 +364,7 @@ def run(args: Args) -> int:
     scalars: dict[str, Any] = {**random_scalars(kernel.func, binding), **scalar_values(args.arg)}
     result = compiled.run(*arrays, check=args.check, max_cycles=args.max_cycles, sanitize=args.sanitize or None,
                           latency_seed=args.latency_seed, **scalars)
-    return finish(args, result.stats, result.outputs, result.traced() if args.trace else None)
+    return finish(args, result.stats, result.outputs, result.traced() if traced(args) else None)
 
 
 def run_tile(args: Args) -> int:
@@ -426,7 +426,7 @@ def launch(args: Args, code: Code, machine: Machine, compile_s: float, elf: byte
         rng = np.random.default_rng(args.seed)
         arrays = {n: random_tensor(rng, t, binding) for n, t in inputs.items()}
     scalars = {**{n: 1.0 for n in code.scalars()}, **({"scale": binding["D"] ** -0.5} if "D" in binding else {}), **scalar_values(args.arg)}
-    done = run_code(code, machine, binding, arrays, scalars, elf=elf, max_cycles=args.max_cycles, timing=timing, trace=bool(args.trace),
+    done = run_code(code, machine, binding, arrays, scalars, elf=elf, max_cycles=args.max_cycles, timing=timing, trace=traced(args),
                     sanitize=args.sanitize or None, latency_seed=args.latency_seed)
     host = {"compile_s": compile_s, "engine_s": done.engine_s, "simulate_s": done.simulate_s, "total_s": compile_s + done.engine_s + done.simulate_s}
     stats = statistics(code.kernels[-1].name, machine, binding, work_of_code(code, binding, done.raw), done.raw, None, host)

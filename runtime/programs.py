@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from rvgpu.errors import EXIT_USAGE, RvgpuError
 from rvgpu.isa.machine import Machine
 from rvgpu.sim.board import Board
+from rvgpu.sim.hot import hottest, table
 from rvgpu.sim.trace import Trace
 
 CONSOLE_MOST = 1 << 20  # bytes of console output in the object
@@ -34,16 +35,34 @@ class Console:
             self.to.flush()
 
 
-def write_trace(trace: Trace, path: str, report: TextIO | None) -> None:
-    """A .pftrace file, and a line about it in the report."""
-    try:
-        trace.write(path)
-    except OSError as e:
-        raise RvgpuError("E001", f"cannot write {path}: {e.strerror}", exit_code=EXIT_USAGE) from None
+def traced(args: argparse.Namespace) -> bool:
+    """Whether the command asks for what only a trace tells."""
+    return bool(args.trace or args.hot)
+
+
+def hot_rows(trace: Trace | None, args: argparse.Namespace, stats: dict[str, Any]) -> str:
+    """The lines that --hot adds to the report; its rows go into the object of --json."""
+    if trace is None or not args.hot:
+        return ""
+    rows = hottest(trace, args.hot)
+    stats["hot"] = [r.json() for r in rows]
+    return "\n" + table(rows)
+
+
+def write_trace(trace: Trace | None, args: argparse.Namespace, report: TextIO | None) -> None:
+    """A .pftrace file where --trace asks for it, and a line about it in the report."""
+    if trace is None:
+        return
     if trace.dropped:
         print(f"note: the trace holds the first {len(trace.events)} of {len(trace.events) + trace.dropped} events", file=sys.stderr)
+    if not args.trace:
+        return
+    try:
+        trace.write(args.trace)
+    except OSError as e:
+        raise RvgpuError("E001", f"cannot write {args.trace}: {e.strerror}", exit_code=EXIT_USAGE) from None
     if report is not None:
-        print(f"  trace        {path} (open it at ui.perfetto.dev)", file=report)
+        print(f"  trace        {args.trace} (open it at ui.perfetto.dev)", file=report)
 
 
 def run_program(args: argparse.Namespace, machine: Machine, data: bytes) -> int:
@@ -55,7 +74,7 @@ def run_program(args: argparse.Namespace, machine: Machine, data: bytes) -> int:
     started = time.perf_counter()
     console = Console(sys.stderr.buffer if args.json else sys.stdout.buffer)
     board = Board(machine, data, harts=1 if args.harts is None else args.harts, memory_bytes=args.memory, timing=args.timing != "none",
-                  max_cycles=args.max_cycles, trace=bool(args.trace), say=console)
+                  max_cycles=args.max_cycles, trace=traced(args), say=console)
     ready = time.perf_counter()
     try:
         end = board.run()
@@ -71,9 +90,10 @@ def run_program(args: argparse.Namespace, machine: Machine, data: bytes) -> int:
         "console": console.kept.decode("utf-8", "replace"), "console_bytes": console.size,
         "host": {"engine_s": ready - started, "simulate_s": done - ready, "total_s": done - started,
                  "mips": raw.instructions / max(done - ready, 1e-9) / 1e6}}
-    print(json.dumps(stats) if args.json else describe(stats), file=sys.stdout if args.json else sys.stderr)
-    if board.trace is not None:
-        write_trace(board.trace, args.trace, None if args.json else sys.stderr)
+    trace = board.trace
+    hot = hot_rows(trace, args, stats)
+    print(json.dumps(stats) if args.json else describe(stats) + hot, file=sys.stdout if args.json else sys.stderr)
+    write_trace(trace, args, None if args.json else sys.stderr)
     return end.code if 0 <= end.code <= 255 else 255
 
 

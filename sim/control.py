@@ -182,7 +182,7 @@ def dma_go(c: Core, w: Warp, g: Gpu, cfg: int) -> int:
     w.tokens += 1
     w.token_last = imax(w.token_last, done)
     if g.trace_cap != 0:
-        record(g, 0, c.core, w.warp, w.now, 0, UNIT_DMA, begin, done)
+        record(g, 0, c.core, w.warp, w.now, 0, w.now, UNIT_DMA, begin, done)
     w.token_time[w.tokens & 63] = w.token_last
     c.dma_ring[ring] = w.token_last
     c.dma_n += 1

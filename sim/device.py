@@ -132,13 +132,16 @@ class Program:
         name, near = d.row.name if d else ".word", self.near(pc)
         return " ".join([name, near, str(self.lines.at(pc) or "")]).rstrip() if near else name
 
-    def where(self, pc: int) -> str:
-        """The instruction at pc, and its source line when the program says it."""
+    def text(self, pc: int) -> tuple[str, str]:
+        """The instruction at pc, and its source line, "" when the program does not say it."""
         raw = self.fetch(pc)
         d = decode(int.from_bytes(raw, "little"))
-        near, line = self.near(pc), self.lines.at(pc)
-        return (f"pc {pc:#x} `{disasm(d, pc) if d else '.word ' + raw[::-1].hex()}`" + (f" in {near}" if near else "")
-                + (f" from {line}" if line else ""))
+        return disasm(d, pc) if d else f".word {raw[::-1].hex()}", str(self.lines.at(pc) or "")
+
+    def where(self, pc: int) -> str:
+        """The instruction at pc, its symbol and its source line where the program says them."""
+        (text, line), near = self.text(pc), self.near(pc)
+        return f"pc {pc:#x} `{text}`" + (f" in {near}" if near else "") + (f" from {line}" if line else "")
 
 
 @dataclass(frozen=True)
@@ -331,7 +334,7 @@ class Device:
             return None
         kept, program = min(self.gpu.trace_n, TRACE_EVENTS), self._program
         assert program is not None
-        return Trace(self._events[:kept], self.gpu.trace_n - kept, lru_cache(None)(program.label))
+        return Trace(self._events[:kept], self.gpu.trace_n - kept, lru_cache(None)(program.label), program.text)
 
     # -- running
     def launch(self, program: Program, name: str, args: Sequence[int], *, ctas: int, scratchpad_bytes: int = 0) -> LaunchResult:

@@ -105,8 +105,10 @@ def step(c: Core, g: Gpu, limit: int) -> int:
         why = C_UNIT
         slot = 1
         fault = OK
-        if e == t and (e > c.accounted or traced != 0):
-            why = blame(w, r, p, t)
+        waited = C_UNIT
+        if (e == t and e > c.accounted) or traced != 0:
+            waited = blame(w, r, p, t)
+            why = waited if e == t else C_UNIT
         if kind == K_ALU:
             call_handler(p.entry, c, w, r, g)
             scalar_result(w, p, e + r.latency, r.cause)
@@ -158,7 +160,7 @@ def step(c: Core, g: Gpu, limit: int) -> int:
                 c.accounted = e + 1
             if traced != 0:
                 start = c.last_start if r.unit != U_NONE else e
-                record(g, r.pc, c.core, n, e, why, r.unit, start, start + (c.last_cost if r.unit != U_NONE or kind == K_MEMORY else 1))
+                record(g, r.pc, c.core, n, t, waited, e, r.unit, start, start + (c.last_cost if r.unit != U_NONE or kind == K_MEMORY else 1))
         if SEEDED:
             perturb(w, r, p, g, e, pc)
         if w.pc < 0 and g.bare != 0:  # a jump to address 0 ends kernels only

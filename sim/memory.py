@@ -194,17 +194,18 @@ def l2_through(c: Core, g: Gpu, line: int, t: int) -> int:
     return t + g.l2_latency
 
 
-def record(g: Gpu, pc: int, core: int, warp: int, issue: int, why: int, unit: int, start: int, end: int) -> int:
+def record(g: Gpu, pc: int, core: int, warp: int, ready: int, why: int, issue: int, unit: int, start: int, end: int) -> int:
     """Appends a trace event; counts on when the buffer is full."""
     if g.trace_n < g.trace_cap:
         at = g.trace + g.trace_n * (8 * TRACE_WORDS)
         st64(at, pc)
         st64(at + 8, core)
         st64(at + 16, warp)
-        st64(at + 24, issue)
+        st64(at + 24, ready)
         st64(at + 32, why)
-        st64(at + 40, unit)
-        st64(at + 48, start)
-        st64(at + 56, end)
+        st64(at + 40, issue)
+        st64(at + 48, unit)
+        st64(at + 56, start)
+        st64(at + 64, end)
     g.trace_n += 1
     return 0

@@ -6,7 +6,7 @@ import ctypes
 from typing import Any
 
 U8, U32, U64, I64 = ctypes.c_uint8, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
-TRACE_WORDS = 8  # of a trace event: pc, core, warp, issue, cause, unit, start, end
+TRACE_WORDS = 9  # of a trace event: pc, core, warp, operands ready, what they waited for, issue, unit, start, end
 REGS = 120  # scoreboard: x 0-31, f 32-63, v 64-95, tiles 96-99; where what has no destination writes to, and what nothing is written to
 NOWHERE, NOTHING = 104, 112
 ANY_SHAPE = -1  # the shape of a plan that no vector configuration changes

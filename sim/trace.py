@@ -1,7 +1,8 @@
 """The trace of a run: what each warp did and waited for, what each unit and the DMA were busy with, written as Perfetto protobuf.
 
 1 cycle is 1 ns in the viewer. A warp's slices tile its time from its first instruction to its last: an instruction from its issue for one
-cycle, and between two instructions the cause of the second one's wait. A unit's slices are the cycles that instructions occupy it.
+cycle, and between two instructions what the second one's operands waited for, then its wait for a slot or unit. A unit's slices are the cycles
+that instructions occupy it.
 Field numbers are those of perfetto/trace/trace_packet.proto and track_event.proto.
 """
 
@@ -18,6 +19,7 @@ from rvgpu.sim.state import CAUSES, TRACE_WORDS
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 UNIT_NAMES = {1: "vector", 2: "exp", 3: "vector memory", 4: "matrix", 5: "tile port"}
+UNIT = 6  # the column of an event's unit
 BEGIN, END = 1, 2
 SEQUENCE = 1
 
@@ -45,36 +47,43 @@ class Table:
 
 @dataclass
 class Trace:
-    """Events of a run in order of issue: rows of (pc, core, warp, issue, cause, unit, start, end). `dropped` came after the buffer was full."""
+    """Events of a run in order of issue: rows of (pc, core, warp, ready, cause, issue, unit, start, end), `ready` and `cause` telling when its
+    operands were there and what they waited for. `dropped` came after the buffer was full."""
 
     events: Numbers
     dropped: int
     mnemonic: Callable[[int], str]  # by pc
+    text: Callable[[int], tuple[str, str]]  # by pc: the whole instruction, and its source line or ""
+
+    def waits(self) -> tuple[Numbers, Numbers, Numbers]:
+        """The instructions warp by warp (their rows among those of `events` that are no transfers); the cycle since which the warp waits for each,
+        which is the one after its last instruction; the cycle in which its operands are there: from then until its issue it waits for its slot or
+        unit. A warp's first instruction waits for nothing."""
+        _, core, warp, ready, _, issue, *_ = self.events[self.events[:, UNIT] != UNIT_DMA].T
+        order = np.lexsort((np.arange(len(core)), warp, core))
+        core, warp, ready, issue = core[order], warp[order], ready[order], issue[order]
+        before = np.where((core == np.roll(core, 1)) & (warp == np.roll(warp, 1)), np.roll(issue, 1) + 1, issue)
+        before[:1] = issue[:1]
+        return order, before, np.clip(ready, before, np.maximum(issue, before))
 
     def table(self) -> Table:
-        is_dma = self.events[:, 5] == UNIT_DMA
-        pc, core, warp, issue, cause, unit, start, end = self.events[~is_dma].T
+        is_dma = self.events[:, UNIT] == UNIT_DMA
+        pc, core, warp, ready, cause, issue, unit, start, end = self.events[~is_dma].T
         pcs, which = np.unique(pc, return_inverse=True)
         names = sorted({*(self.mnemonic(int(p)) for p in pcs), *CAUSES})
         number = {n: i for i, n in enumerate(names)}
         instruction = np.array([number[self.mnemonic(int(p))] for p in pcs], np.int64)[which]
-        causes = np.array([number["unit"], *(number[c] for c in CAUSES[1:])])[cause]
+        causes = np.array([number[c] for c in CAUSES])[cause]
         parts: list[tuple[list[str], Numbers, Numbers, Numbers, Numbers]] = []
 
-        # warps: an instruction from its issue on (two of one cycle: one slice), and before it the wait since the cycle after the last one
-        order = np.lexsort((np.arange(len(pc)), warp, core))
-        c, w, at = core[order], warp[order], issue[order]
-        first = np.ones(len(at), bool)
-        first[1:] = (c[1:] != c[:-1]) | (w[1:] != w[:-1])
-        before = np.where(first, at, np.roll(at, 1) + 1)
-        shown, waits = first | (at + 1 > before), ~first & (at > before)
-        ids = c * 1000 + w
-        of, made = np.unique(ids, return_inverse=True)
+        # warps: an instruction from its issue on (two of one cycle: one slice), and before it the waits
+        order, before, turn = self.waits()
+        at, name = issue[order], instruction[order]
+        of, made = np.unique(core[order] * 1000 + warp[order], return_inverse=True)
         labels = [f"core {i // 1000} warp {i % 1000}" for i in of]
-        both = np.concatenate([made[waits], made[shown]])
-        name = np.concatenate([causes[order][waits], instruction[order][shown]])
-        begin = np.concatenate([before[waits], at[shown]])
-        stop = np.concatenate([at[waits], at[shown] + 1])
+        slices = [(causes[order], before, turn), (np.full(len(at), number["unit"]), turn, at), (name, np.maximum(at, before), at + 1)]
+        both, name, begin, stop = (np.concatenate(x) for x in zip(*(tuple(y[end > begin] for y in (made, name, begin, end))
+                                                                    for name, begin, end in slices), strict=True))
         sort = np.lexsort((begin, both))
         parts.append((labels, both[sort], name[sort], begin[sort], stop[sort]))
 
@@ -99,7 +108,7 @@ class Trace:
         free: dict[int, list[int]] = {}
         labels: dict[str, int] = {}
         rows = []
-        for _, core, warp, _, _, _, start, end in events.tolist():
+        for _, core, warp, *_, start, end in events.tolist():
             ends = free.setdefault(core, [])
             n = next((i for i, t in enumerate(ends) if t <= start), len(ends))
             ends[n:n + 1] = [end]

@@ -55,7 +55,7 @@ def read(path):
 def one_by_one(trace):
     """The slices, event by event."""
     last, lanes = {}, {}
-    for pc, core, warp, at, cause, unit, start, end in trace.events.tolist():
+    for pc, core, warp, ready, cause, at, unit, start, end in trace.events.tolist():
         if unit == UNIT_DMA:
             free = lanes.setdefault(core, [])
             n = next((i for i, t in enumerate(free) if t <= start), len(free))
@@ -64,7 +64,8 @@ def one_by_one(trace):
             continue
         name, track, before = trace.mnemonic(pc), f"core {core} warp {warp}", last.get((core, warp))
         if before is not None and at > before:
-            yield Slice(track, CAUSES[cause] if cause else "unit", before, at)
+            ready = min(max(ready, before), at)
+            yield from (s for s in (Slice(track, CAUSES[cause], before, ready), Slice(track, "unit", ready, at)) if s.end > s.start)
         if before is None or at + 1 > before:  # two instructions of one cycle (two slots): one slice
             yield Slice(track, name, at, at + 1)
             last[core, warp] = at + 1
@@ -120,5 +121,5 @@ def test_same_run_same_trace(traced, tmp_path):
 
 
 def test_a_full_buffer_says_so():
-    t = Trace(np.array([[0x80000000, 0, 0, 5, 0, 0, 5, 6]]), 3, lambda pc: "addi")
+    t = Trace(np.array([[0x80000000, 0, 0, 5, 0, 5, 0, 5, 6]]), 3, lambda pc: "addi", lambda pc: ("addi a0, a0, 1", ""))
     assert list(t.slices()) == [Slice("core 0 warp 0", "addi", 5, 6)] and t.dropped == 3

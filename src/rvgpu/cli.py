@@ -55,6 +55,8 @@ def _launch(q: argparse.ArgumentParser) -> None:
     q.add_argument("--sanitize", action="store_true", help="checked mode: undefined values, bounds, races, deadlock (docs/checked.md)")
     q.add_argument("--latency-seed", type=_natural, metavar="N", help="vary every latency by this seed: results without races stay")
     q.add_argument("--trace", metavar="FILE.pftrace", help="write a Perfetto trace")
+    q.add_argument("--hot", type=_natural, nargs="?", const=20, default=0, metavar="N",
+                   help="the N instructions (20) that took most of the warps' time, and what they waited for")
     q.add_argument("--json", action="store_true", help="one JSON object (docs/json.md) instead of the report")
 
 

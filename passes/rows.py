@@ -120,6 +120,10 @@ class Emitter:
             self._extents[dim] = v
         return self._extents[dim]
 
+    def set_extent(self, dim: Dim, value: Value) -> None:
+        """The extent of a dim that no tensor of the kernel has."""
+        self._extents[dim] = value
+
     def product(self, dims: Sequence[Dim]) -> Value:
         with self.k.at(self.root):
             out = self.extent(dims[0]) if dims else self.k.const(1)

@@ -21,6 +21,7 @@ from rvgpu.passes.context import Context, Remark
 from rvgpu.passes.kernel import IDENTITY, Stream
 from rvgpu.passes.lower_parts import few_rows, part_size
 from rvgpu.passes.matrix_plan import plan_matrix
+from rvgpu.passes.row_plan import few_long_rows, long_rows, part_positions
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Split:
         limits = context.limits()
         size = self.size or part_size(limits)
         plan = plan_matrix(func, limits)
+        if plan is None and self.size != 1:
+            return self._rows(func, context)
         if plan is None or size == 1 or not few_rows(plan, limits) or limits.bound(plan.stream.dim) <= size:
             return [func]
         stream, dim = plan.stream.op, plan.stream.dim
@@ -44,6 +47,16 @@ class Split:
             return [func]
         context.remarks.append(Remark(f"{func.name}: parts of {size} positions of {dim}, then their merge", stream))
         return in_parts(func, plan.stream, size, plan.n)
+
+    def _rows(self, func: Func, context: Context) -> list[Func]:
+        """Rows on the vector unit: long ones, where there are few, go in parts of their own size, which `lower_long` keeps otherwise."""
+        limits = context.limits()
+        stream = long_rows(func, limits)
+        if stream is None or not few_long_rows(func, stream, limits):
+            return [func]
+        size = part_positions(limits)
+        context.remarks.append(Remark(f"{func.name}: parts of {size} positions of {stream.dim}, then their merge", stream.op))
+        return in_parts(func, stream, size)
 
 
 def in_parts(func: Func, stream: Stream, size: int, columns: tuple[Dim, ...] = ()) -> list[Func]:

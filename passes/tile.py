@@ -16,6 +16,7 @@ from rvgpu.passes.context import Context, Limits, Planned, Price, Remark
 from rvgpu.passes.cost import cost, roofline, spm_bytes, stages
 from rvgpu.passes.expand import is_macro
 from rvgpu.passes.lower_gemm import Gemm
+from rvgpu.passes.lower_long import lower_long
 from rvgpu.passes.lower_matrix import Tiles
 from rvgpu.passes.lower_merge import lower_merge
 from rvgpu.passes.lower_packed import lower_packed, plan_packed
@@ -51,10 +52,12 @@ class Tile:
         _check_dtypes(func, _with_code(func, plan, limits))
         if plan is None:
             packed = lower_packed(func, limits)
-            merged = packed or lower_merge(func, limits)
-            how = "4-bit weights, a warp for two tiles of columns" if packed else f"{'parts joined' if merged else 'rows'} on the vector unit"
+            long = lower_long(func, limits) if packed is None else None
+            merged = lower_merge(func, limits) if packed is None and long is None else None
+            how = "long rows by parts" if long else "parts joined" if merged else "rows"
+            how = "4-bit weights, a warp for two tiles of columns" if packed else f"{how} on the vector unit"
             self._say(func, context, how, None, _roofline(func, context))
-            return [merged or lower_vector(func, limits)]
+            return [packed or long or merged or lower_vector(func, limits)]
         missing = sorted(plan.static_dims() - set(context.exact))
         if missing:
             raise RvgpuError("E304", f"kernel {func.name} needs the value of {', '.join(missing)}: it decides the scratchpad's layout",

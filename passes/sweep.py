@@ -1,0 +1,241 @@
+"""Rows with lanes along one dim: the totals of a stream over a span of positions, wave by wave, and the sweep that stores what is left to compute.
+
+With all positions of the span at hand every wave sees final anchors, so no re-basing is needed: per-lane partial states over full chunks, one
+ragged chunk, then one reduction across lanes in a fixed tree. A span's operands may stand in scratchpad, where a warp fetches them for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from rvgpu.ir.core import Value
+from rvgpu.ir.dims import Dim
+from rvgpu.ir.tile_build import K
+from rvgpu.ir.types import DType, TensorType, VecType
+from rvgpu.passes.context import Limits
+from rvgpu.passes.kernel import REDUCE_OP, State, Stream, identity, safe_anchor
+from rvgpu.passes.rows import Axis, Emitter, Piece, Rows, Staged, Sub
+
+Out = tuple[str, Value, TensorType]
+Binds = dict[Value, Rows | Callable[[], Rows]]
+
+
+@dataclass(eq=False)
+class Span:
+    """Positions first .. first + size - 1 of a dim."""
+
+    first: Value
+    size: Value
+
+
+@dataclass(eq=False)
+class Lanes:
+    """The lane dim of a sweep: the dim that has the coordinate and, when results are concatenated along it, their pieces."""
+
+    dim: Dim
+    pieces: list[tuple[Value | None, Sub]]  # offset of the piece in the result, substitution to reach it
+
+
+def state_body(em: Emitter, state: State) -> Value:
+    """The state's body at the coordinates in scope; a contraction on this unit multiplies in the state's dtype."""
+    parts = [em.one(v) for v in state.body.yielded]
+    if len(parts) == 1:
+        return parts[0]
+    parts = [em.apply("cast", [x], {}, state.dtype) if dtype_of(x) != state.dtype else x for x in parts]
+    return em.apply("mul", parts, {}, state.dtype)
+
+
+def anchor_binds(k: K, em: Emitter, stream: Stream, wave: Sequence[State], vl: Value | None = None) -> Binds:
+    """Safe anchors for the bodies of a wave; the states they need are bound in scope."""
+    binds: Binds = {}
+    made: dict[int, Value] = {}
+    for state in wave:
+        for arg, a in zip(stream.anchor_args(state), state.anchors, strict=True):
+            if a not in made:
+                made[a] = _safe(k, em, stream.anchors.yielded[a], vl)
+            binds[arg] = (made[a],)
+    return binds
+
+
+def total_binds(stream: Stream, state: State, total: Value) -> Binds:
+    """State k stands as an argument in the anchor and finish regions."""
+    return {stream.anchors.args[state.index]: (total,), stream.finish.args[state.index]: (total,)}
+
+
+def finish_binds(k: K, em: Emitter, stream: Stream, vl: Value | None = None) -> Binds:
+    args = stream.finish.args[len(stream.states):]
+    return {arg: (_safe(k, em, d, vl),) for arg, d in zip(args, stream.anchors.yielded, strict=True)}
+
+
+def _safe(k: K, em: Emitter, anchor: Value, vl: Value | None) -> Value:
+    d = em.one(anchor)
+    return safe_anchor(k, d, vl if isinstance(d.type, VecType) else None)[0]
+
+
+def dtype_of(x: Value) -> DType:
+    t = x.type
+    assert hasattr(t, "dtype")
+    out = t.dtype
+    assert isinstance(out, DType)
+    return out
+
+
+class Sweep:
+    def __init__(self, k: K, em: Emitter, limits: Limits) -> None:
+        self.k, self.em = k, em
+        self.chunk = max(1, limits.vlen // 8)  # lanes: LMUL 4 of f32, a function of VLEN only
+
+    def whole(self, dim: Dim) -> Span:
+        return Span(self.k.const(0), self.em.extent(dim))
+
+    # -- totals
+    def totals(self, stack: ExitStack, stream: Stream, span: Span) -> list[Value]:
+        """Every state over the span; totals and anchors are bound in scopes that the stack holds."""
+        out: dict[int, Value] = {}
+        for wave in stream.waves():
+            stack.enter_context(self.em.scope(bind=anchor_binds(self.k, self.em, stream, wave)))
+            binds: Binds = {}
+            for s, part in zip(wave, self._wave(stream.dim, wave, span), strict=True):
+                out[s.index] = self.k.xred(s.kind, part, self.k.const(self.chunk))
+                binds |= total_binds(stream, s, out[s.index])
+            stack.enter_context(self.em.scope(bind=binds))
+        self.finish(stack, stream)
+        return [out[n] for n in range(len(stream.states))]
+
+    def finish(self, stack: ExitStack, stream: Stream, totals: Sequence[Value] = ()) -> None:
+        """What the finish region takes: totals made elsewhere, and the anchors."""
+        binds: Binds = {}
+        for s, total in zip(stream.states, totals, strict=False):
+            binds |= total_binds(stream, s, total)
+        stack.enter_context(self.em.scope(bind=binds))
+        stack.enter_context(self.em.scope(bind=finish_binds(self.k, self.em, stream)))
+
+    def _wave(self, dim: Dim, wave: list[State], span: Span) -> list[Value]:
+        """Per-lane partial states."""
+        k, em = self.k, self.em
+        width = k.const(self.chunk)
+        full = k.idx("mul", k.idx("div", span.size, width), width)
+        init = [k.bcast(identity(k, s), width, self.chunk) for s in wave]
+        end = k.idx("add", span.first, full)
+
+        def chunk(base: Value, vl: Value, parts: list[Value]) -> list[Value]:
+            with em.scope([Axis((dim,), base, vl, self.chunk)]):
+                out = []
+                for state, part in zip(wave, parts, strict=True):
+                    x = state_body(em, state)
+                    if not isinstance(x.type, VecType):
+                        x = k.bcast(x, vl, self.chunk)
+                    if vl is not width:
+                        x = k.tail(x, identity(k, state), vl, width)
+                    out.append(k.vt(REDUCE_OP[state.kind], part, x, vl=width))
+            return out
+
+        parts = k.for_(span.first, end, self.chunk, init, lambda c, p: chunk(c, width, p))
+        rest = k.idx("sub", span.size, full)
+        return k.if_(k.cmp("gt", rest, 0), lambda: chunk(end, rest, parts), lambda: parts)
+
+    # -- stores
+    def store(self, outs: Sequence[Out], lane: Dim | None, span: Span | None = None) -> None:
+        """Stores results that carry the lane dim, chunk by chunk over the span (all of it when None), and the others once."""
+        wide = [o for o in outs if lane is not None and lane in o[2].dims]
+        for o in outs:
+            if o not in wide:
+                self.store_scalar(o)
+        if lane is None:
+            return
+        groups: dict[tuple[Dim, tuple[Sub, ...]], list[tuple[Out, Lanes]]] = {}
+        for o in wide:
+            lanes = self.pieces(lane, o[1])
+            groups.setdefault((lanes.dim, tuple(s for _, s in lanes.pieces)), []).append((o, lanes))
+        for (dim, _), group in groups.items():
+            def chunk(base: Value, vl: Value, dim: Dim = dim, group: list[tuple[Out, Lanes]] = group) -> None:
+                with self.em.scope([Axis((dim,), base, vl, self.chunk)]):
+                    for o, lanes in group:
+                        for _, sub in lanes.pieces:
+                            self.store_lanes(o, sub, vl)
+
+            self.chunks(span or self.whole(dim), chunk)
+
+    def chunks(self, span: Span, body: Callable[[Value, Value], None]) -> None:
+        """body(base, live lanes) over the span; ragged in the last chunk."""
+        k = self.k
+        end = k.idx("add", span.first, span.size)
+
+        def step(c: Value, _: list[Value]) -> Sequence[Value]:
+            body(c, k.idx("min", k.idx("sub", end, c), self.chunk))
+            return []
+
+        k.for_(span.first, end, self.chunk, [], step)
+
+    def pieces(self, lane: Dim, v: Value) -> Lanes:
+        """The lane dim of a result, looking through elementwise ops for a concat along it."""
+        seen, todo = set(), [self.em.resolve(v)]
+        while todo:
+            x = todo.pop()
+            if x in seen or x.op is None:
+                continue
+            seen.add(x)
+            if x.op.name == "concat" and x.op.attrs["new"] == lane:
+                small = x.op.attrs["dim"]
+                assert isinstance(small, Dim)
+                out: list[tuple[Value | None, Sub]] = []
+                size = self.em.extent(small)
+                for n in range(len(x.op.operands)):
+                    with self.k.at(self.em.root):
+                        offset = self.k.idx("mul", size, n)
+                    out.append((offset, ((lane, Piece(small, offset, n)),)))
+                return Lanes(small, out)
+            if x.op.name != "stream":
+                todo += [self.em.resolve(o) for o in x.op.operands]
+        return Lanes(lane, [(None, ())])
+
+    def store_scalar(self, o: Out) -> None:
+        name, v, t = o
+        mem, lane = self.em.address(name, t.dims, t.dtype, (), 0)
+        assert lane is None
+        self.k.s_store(mem, self.em.one(v))
+
+    def store_lanes(self, o: Out, sub: Sub, vl: Value) -> None:
+        name, v, t = o
+        x = self.em.one(v, sub)
+        if not isinstance(x.type, VecType):
+            x = self.k.bcast(x, vl, self.chunk)
+        mem, lane = self.em.address(name, t.dims, t.dtype, sub, 0)
+        assert lane is not None
+        self.k.store(mem, x, vl, axis=lane)
+
+
+class StagedRows:
+    """An input whose rows, or pieces of them, a warp fetches by DMA: buffer[stage][row][element] per warp."""
+
+    def __init__(self, k: K, em: Emitter, value: Value, rows: int, width: int) -> None:
+        self.k, self.em = k, em
+        self.name, self.dims, self.dtype = em.tensors[value]
+        stage_bytes = (width * rows * self.dtype.bits // 8 + 63) // 64 * 64
+        with k.at(em.root):
+            self.buffer = k.spm_alloc(self.dtype, [k.const(2), k.const(rows), k.const(width)],
+                                      [k.const(stage_bytes * 8 // self.dtype.bits), k.const(width), k.const(1)], name=self.name,
+                                      size_bytes=2 * stage_bytes, per_warp=True)
+        self.place: tuple[Value, Value, Value | None] | None = None
+        em.staged[value] = Staged(self.at)
+
+    def copy(self, row: Value, col: Value, rows: Value, cols: Value, stage: Value) -> None:
+        """Starts the transfer of `rows` rows from `row` on, `cols` elements from `col` on."""
+        k = self.k
+        src = self.em.view(self.name, self.dims, self.dtype, (self.dims[:-1], self.dims[-1:]))
+        zero = k.const(0)
+        k.dma_load(k.mem_at(self.buffer, [stage, zero, zero]), k.mem_at(src, [row, col]), rows, cols, rows, cols, src_axes=(0, 1), dst_axes=(1, 2))
+
+    def enter(self, stage: Value, row: Value, first: Value | None = None) -> None:
+        """Where the coordinates in scope find it: the stage, the row in it, and the position of its first element."""
+        self.place = stage, row, first
+
+    def at(self, em: Emitter, sub: Sub, row: int) -> tuple[Value, int | None]:
+        assert self.place is not None
+        stage, index, first = self.place
+        (_, axis, offset), = em.groups(self.dims[-1:], sub)
+        col = em.k.idx("add", axis.base, offset) if offset is not None else axis.base
+        col = em.k.idx("sub", col, first) if first is not None else col
+        return em.k.mem_at(self.buffer, [stage, index, col]), 2 if axis.vl is not None else None

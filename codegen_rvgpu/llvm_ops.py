@@ -276,6 +276,33 @@ class _Emit:
             x = self.w.rvv("vlse", raw, [m.ptr, self._stride_bytes(m, axis)], vl, mangle=["p0"])
         return self._to_mask(x, vl) if m.dtype == DType.i1 else x
 
+    def op_vt_load_masked(self, op: Op) -> Val:
+        m, mask, vl = self.mem(op.operands[0]), self.val(op.operands[1]), self.val(op.operands[2])
+        axis = op.attrs["axis"]
+        assert isinstance(axis, int)
+        v = self.vec(op.results[0])
+        raw = v.of("i8") if m.dtype == DType.i1 else v
+        zero = Lanes(self.w, raw, vl, self.has_exp).splat(self._zero(raw))
+        unit = m.strides[axis] == 1
+        args = [zero, m.ptr, *([] if unit else [self._stride_bytes(m, axis)]), mask, vl, Val("i64", "1")]  # masked off: undisturbed
+        x = self.w.call(raw, f"llvm.riscv.{'vle' if unit else 'vlse'}.mask.{raw.mangled}.p0.i64", args)
+        return self._to_mask(x, vl) if m.dtype == DType.i1 else x
+
+    def _zero(self, v: Vec) -> Val:
+        return Val(v.elem, "0.0" if v.elem in ("float", "double", "half", "bfloat") else "0")
+
+    def op_vt_gather(self, op: Op) -> Val:
+        m, at, vl = self.mem(op.operands[0]), self.val(op.operands[1]), self.val(op.operands[2])
+        v = self.vec(op.results[0])
+        raw = v.of("i8") if m.dtype == DType.i1 else v
+        size = m.dtype.bits // 8 if m.dtype != DType.i1 else 1
+        index = at.vec
+        assert index is not None
+        if size > 1:
+            at = Lanes(self.w, index, vl, self.has_exp).rvv("vsll", at, self.w.i64(size.bit_length() - 1))
+        x = self.w.call(raw, f"llvm.riscv.vluxei.{raw.mangled}.p0.{index.mangled}.i64", [self.w.poison(raw), m.ptr, at, vl])
+        return self._to_mask(x, vl) if m.dtype == DType.i1 else x
+
     def _to_mask(self, x: Val, vl: Val) -> Val:
         assert x.vec is not None
         return self.w.call(x.vec.of("i1"), f"llvm.riscv.vmsne.{x.vec.mangled}.{x.vec.mangled[3 + len(str(x.vec.n)):]}.i64",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rvgpu.frontend.scope import Operand, bracketed
+from rvgpu.frontend.scope import Literal, Operand, bracketed
 from rvgpu.ir.core import Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.shapes import broadcast_dims
@@ -25,17 +25,19 @@ class Function:
     make: Callable[..., Any]
     over: bool = False
     named: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # names that must be given
     free_names: bool = False  # any keyword: rename(x, S=T)
 
     def accepts(self, count: int, named: Iterable[str]) -> bool:
         fixed = [t for t in self.takes if t != "..."]
         if not (len(fixed) <= count if "..." in self.takes else len(fixed) == count):
             return False
-        known = {*self.named, *(["over"] if self.over else [])}
-        return (self.free_names or known >= set(named)) and (not self.over or "over" in named)
+        needs = {*self.needs, *(["over"] if self.over else [])}
+        return (self.free_names or needs | {*self.named} >= set(named)) and needs <= set(named)
 
     def usage(self, name: str) -> str:
-        more = [*self.takes, *(["over=K"] if self.over else []), *(f"{n}=..." for n in self.named), *(["OLD=NEW"] if self.free_names else [])]
+        named = ["over=K"] * self.over + [f"{n}=..." for n in self.needs + self.named]
+        more = [*self.takes, *named, *(["OLD=NEW"] if self.free_names else [])]
         return f"{name}({', '.join(more)})"
 
 
@@ -168,6 +170,39 @@ def concat(x: Expressions, tree: Any, *parts: Any, over: Any) -> Value:
     return x.op("concat", vs, vs[0].tensor.dtype, tuple(new if e == d else e for e in vs[0].tensor.dims), dim=d, new=new)
 
 
+def argmax(x: Expressions, tree: Any, a: Any, over: Any) -> Value:
+    v = x.tensor(a)
+    dims = dims_over(x, v, a, over, tree)
+    if len(dims) != 1:
+        raise x.err("E127", f"argmax runs over one dim, found {bracketed(dims)}", over)
+    if v.tensor.dtype == DType.i1:
+        v = x.cast(v, DType.i32)
+    return x.op("reduce", [v], DType.i32, _without(v, dims), op="argmax", dims=dims)
+
+
+def pad(x: Expressions, tree: Any, a: Any, d: Any, before: Any, new: Any, value: Any = None) -> Value:
+    v, old, at, to = x.tensor(a), x.dim_of(d), x.dim_of(before), x.dim_of(new, fresh=True)
+    has(x, v, old, tree)
+    if to in v.tensor.dims and to != old:
+        raise x.err("E112", f"pad would put {to} into the tensor twice", tree)
+    dtype = v.tensor.dtype
+    fill = x.value(x.expr(value) if value is not None else Literal(0, x.src.of(tree)), dtype)
+    if fill.tensor.dims:
+        raise x.err("E133", f"pad fills with one number, {x.spell(value)} is {bracketed(fill.tensor.dims)}", value)
+    dims = tuple(to if e == old else e for e in v.tensor.dims)
+    return x.op("pad", [v, x.cast(fill, dtype)], dtype, dims, dim=old, before=at, new=to)
+
+
+def take(x: Expressions, tree: Any, a: Any, ids: Any, along: Any) -> Value:
+    v, at, d = x.tensor(a), x.tensor(ids), x.dim_of(along)
+    if d not in v.tensor.dims:
+        raise x.err("E127", f"{x.spell(tree)} goes along {d}, but {x.spell(a)} has dims {bracketed(v.tensor.dims)}", tree)
+    if at.tensor.dtype.is_float or at.tensor.dtype in (DType.i1, DType.i4):
+        raise x.err("E134", f"take needs integers (i32 i16 i8 u8) for positions, {x.spell(ids)} is {at.tensor.dtype}", ids)
+    n, new = v.tensor.dims.index(d), [e for e in at.tensor.dims if e not in v.tensor.dims or e == d]
+    return x.op("take", [v, at], v.tensor.dtype, (*v.tensor.dims[:n], *new, *v.tensor.dims[n + 1:]), dim=d)
+
+
 def dot(x: Expressions, tree: Any, a: Any, b: Any, over: Any) -> Value:
     left: Operand = x.expr(a)
     return x.matmul(left, x.expr(b), a, b, tree, x.dim_of(over))
@@ -183,6 +218,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "amin": Function(("x",), reduce("min"), over=True),
     **{n: Function(("x",), statistic(n), over=True) for n in "mean var softmax logsumexp".split()},
     "iota": Function(("D",), iota), "size": Function(("D",), size),
+    "argmax": Function(("x",), argmax, over=True), "pad": Function(("x", "D", "before", "P"), pad, named=("value",)),
+    "take": Function(("table", "ids"), take, needs=("along",)),
     "rename": Function(("x",), rename, free_names=True), "slice": Function(("x", "D", "start", "P"), slice_),
     "split": Function(("x", "F", "..."), split), "concat": Function(("x", "..."), concat, over=True),
     "dot": Function(("x", "y"), dot, over=True),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rvgpu.errors import RvgpuError
-from rvgpu.ir.core import Op
+from rvgpu.ir.core import Attr, Op
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.numeric import Array, erfc, is_float, round_to, widen
 from rvgpu.ir.shapes import dim_attr, dims_attr
@@ -140,6 +140,26 @@ def size(env: Env, op: Op, xs: list[Array]) -> Array:
 
 # -- structure
 
+def fits(op: Op, sizes: Mapping[str, int]) -> None:
+    """What an op asks of the dims' values: E420 a slice or a pad that leaves its dim, E422 an argmax of nothing."""
+    def at(x: Attr) -> int:
+        assert isinstance(x, (int, Dim))
+        return x.value(sizes) if isinstance(x, Dim) else x
+
+    if op.name == "slice":
+        old, start, stop = op.attrs["dim"], at(op.attrs["start"]), at(op.attrs["start"]) + at(op.attrs["new"])
+        if start < 0 or stop > at(old):
+            raise RvgpuError("E420", f"slice takes {start}..{stop} of {old} = {at(old)}", op.loc)
+    elif op.name == "pad":
+        old, new, before = op.attrs["dim"], op.attrs["new"], at(op.attrs["before"])
+        if before < 0 or before + at(old) > at(new):
+            raise RvgpuError("E420", f"pad puts {old} = {at(old)} after {before} into {new} = {at(new)}", op.loc)
+    elif op.name == "reduce" and op.attrs["op"] == "argmax":
+        (dim,) = dims_attr(op.attrs)
+        if dim.value(sizes) == 0:
+            raise RvgpuError("E422", f"argmax over {dim} = 0 has no result", op.loc)
+
+
 def moved(op: Op, x: Array, dims: Sequence[Dim]) -> Array:
     return align(x, list(dims), op.result.tensor.dims)
 
@@ -169,10 +189,9 @@ def cut(env: Env, op: Op, xs: list[Array]) -> Array:
     old, new = dim_attr(op.attrs, "dim"), dim_attr(op.attrs, "new")
     dims = op.operands[0].tensor.dims
     axis = dims.index(old)
+    fits(op, env.dims)
     start = offset(env, op, "start")
     a, b = env.span(new)
-    if start < 0 or start + b > xs[0].shape[axis]:
-        raise RvgpuError("E420", f"slice takes {start}..{start + b} of {old} = {xs[0].shape[axis]}", op.loc)
     index = tuple(slice(start + a, start + b) if n == axis else slice(None) for n in range(len(dims)))
     return moved(op, xs[0][index], [new if d == old else d for d in dims])
 
@@ -181,9 +200,8 @@ def pad(env: Env, op: Op, xs: list[Array]) -> Array:
     old, new = dim_attr(op.attrs, "dim"), dim_attr(op.attrs, "new")
     dims = op.operands[0].tensor.dims
     axis = dims.index(old)
+    fits(op, env.dims)
     before, extent, inner = offset(env, op, "before"), env.size(new), xs[0].shape[axis]
-    if before < 0 or before + inner > extent:
-        raise RvgpuError("E420", f"pad puts {old} = {inner} after {before} into {new} = {extent}", op.loc)
     out = np.empty([extent if n == axis else e for n, e in enumerate(xs[0].shape)], xs[0].dtype)
     out[...] = xs[1]
     out[tuple(slice(before, before + inner) if n == axis else slice(None) for n in range(len(dims)))] = xs[0]
@@ -247,8 +265,7 @@ def reduce(env: Env, op: Op, xs: list[Array]) -> Array:
     rest = [d for d in types if d not in dims]
     x = widen(xs[0])
     if kind == "argmax":
-        if x.shape[axes[0]] == 0:
-            raise RvgpuError("E422", f"argmax over {dims[0]} = 0 has no result", op.loc)
+        fits(op, env.dims)
         x = np.where(np.isnan(x), -np.inf, x) if is_float(x) else x
         return moved(op, np.argmax(x, axis=axes[0]).astype(np.int32) + env.span(dims[0])[0], rest)
     with np.errstate(all="ignore"):

@@ -77,6 +77,12 @@ def integer_range(dtype: DType) -> tuple[int, int]:
     return -(1 << (dtype.bits - 1)), (1 << (dtype.bits - 1)) - 1
 
 
+def neutral(kind: str, dtype: DType) -> float:
+    """What a reduction starts from."""
+    low, high = (-math.inf, math.inf) if dtype.is_float else integer_range(dtype)
+    return {"sum": 0.0 if dtype.is_float else 0, "max": low, "min": high}[kind]
+
+
 def round_to(x: Array, dtype: DType) -> Array:
     """x as `dtype` holds it, in its memory form."""
     target = numpy_dtype(dtype)

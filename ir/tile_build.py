@@ -251,6 +251,16 @@ class K:
         assert isinstance(mem.type, MemType)
         return self._one("vt.load", [mem, vl], VecType(lanes, mem.type.dtype), axis=axis)
 
+    def masked_load(self, mem: Value, mask: Value, vl: Value, *, axis: int) -> Value:
+        """A load of the lanes where `mask` is set; the others hold 0."""
+        assert isinstance(mem.type, MemType) and isinstance(mask.type, VecType)
+        return self._one("vt.load.masked", [mem, mask, vl], VecType(mask.type.lanes, mem.type.dtype), axis=axis)
+
+    def gather(self, mem: Value, at: Value, vl: Value) -> Value:
+        """Lane by lane the element `at` (i32, not negative) elements behind mem's origin."""
+        assert isinstance(mem.type, MemType) and isinstance(at.type, VecType)
+        return self._one("vt.gather", [mem, at, vl], VecType(at.type.lanes, mem.type.dtype))
+
     def store(self, mem: Value, x: Value, vl: Value, *, axis: int) -> None:
         self.emit("vt.store", [mem, x, vl], axis=axis)
 

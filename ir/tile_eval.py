@@ -279,6 +279,23 @@ class _Warp:
         out[:vl] = m.data[m.offset:m.offset + (vl - 1) * m.strides[axis] + 1:max(1, m.strides[axis])] if vl else 0
         return _poison(out, vl)
 
+    def op_vt_load_masked(self, op: Op, xs: list[Any]) -> Any:
+        m, mask, vl = xs
+        at = np.flatnonzero(mask[:vl])
+        out = np.zeros(len(mask), _np(op.results[0]))
+        where = m.offset + at * m.strides[int(op.attrs["axis"])]  # type: ignore[arg-type]
+        assert not len(at) or 0 <= where[0] and at[-1] < m.extents[int(op.attrs["axis"])], "a set lane lies outside"  # type: ignore[arg-type]
+        out[at] = m.data[where]
+        return _poison(out, vl)
+
+    def op_vt_gather(self, op: Op, xs: list[Any]) -> Any:
+        m, at, vl = xs
+        out = np.zeros(len(at), _np(op.results[0]))
+        where = m.offset + at[:vl].astype(np.int64)
+        assert np.all((at[:vl] >= 0) & (where < len(m.data))), "a gather leaves its tensor"
+        out[:vl] = m.data[where]
+        return _poison(out, vl)
+
     def op_vt_store(self, op: Op, xs: list[Any]) -> Any:
         m, x, vl = xs
         axis = int(op.attrs["axis"])  # type: ignore[arg-type]

@@ -152,6 +152,12 @@ def load(op: Op) -> None:
     equal(dtype_of(op.operands[0].type), dtype_of(op.results[0].type))
 
 
+def gather(op: Op) -> None:
+    load(op)
+    need(dtypes(op, 1) == [DType.i32], f"positions are i32, found {dtypes(op, 1)[0]}")
+    need(lanes_of(op.operands[1].type) == lanes_of(op.results[0].type), "a position for each lane")
+
+
 def store(op: Op) -> None:
     if "axis" in op.attrs:
         axis(op, "axis")
@@ -257,6 +263,8 @@ ROWS = [
     row("mma", "acc opnd opnd idx idx", mma),
     # lanes
     row("vt.load", "mem idx -> vt", load, axis="int"),
+    row("vt.load.masked", "mem mask idx -> vt", load, axis="int"),
+    row("vt.gather", "mem vt idx -> vt", gather),
     row("vt.store", "mem vt idx", store, axis="int", nontemporal="bool?"),
     row("s.load", "mem -> s", load),
     row("s.store", "mem s", store),

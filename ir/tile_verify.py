@@ -211,7 +211,7 @@ View = tuple[Value, tuple[Value, ...]]  # buffer, index of its view
 class _Pending:
     """Transfers that are surely still under way, in order; a read through the same view is too early."""
 
-    READS = {"vt.load": 0, "s.load": 0, "opnd.load": 0, "dma.store": 1}
+    READS = {"vt.load": 0, "vt.load.masked": 0, "vt.gather": 0, "s.load": 0, "opnd.load": 0, "dma.store": 1}
 
     def __init__(self, func: KFunc) -> None:
         self.func = func

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from rvgpu.errors import RvgpuError
 from rvgpu.ir.core import Attr, Block, Builder, Func, Op, Value
 from rvgpu.ir.dims import Dim
+from rvgpu.ir.numeric import neutral
 from rvgpu.ir.shapes import accumulator
 from rvgpu.ir.tidy import tidy
 from rvgpu.ir.types import DType, TensorType
@@ -322,20 +323,32 @@ class Derivation:
             return
         if t.attrs["op"] in ("max", "min"):
             body = t.operands[0]
-            if not self.pure_x(body):
-                raise Reject("a maximum whose body uses a total")
-            self.states.append(_State(str(t.attrs["op"]), None, body, None, dtype, dims))
+            if self.pure_x(body):
+                self.states.append(_State(str(t.attrs["op"]), None, body, None, dtype, dims))
+            else:
+                term = self.guarded(str(t.attrs["op"]), body)
+                used = [self.anchor(d) for _, d in dict.fromkeys(term.equal)]
+                self.states.append(_State(str(t.attrs["op"]), term, None, None, dtype, dims, used))
             self.formulas.append([(Term(), len(self.states) - 1)])
             return
         if t.attrs["op"] != "sum":
             raise Reject(f"a reduction by {t.attrs['op']}")
         self.formulas.append([(term, self._closed(term, dtype, dims, None)) for term in self.normal(t.operands[0])])
 
+    def guarded(self, kind: str, body: Value) -> Term:
+        """select([X == D], x, identity): an extreme over the positions where X is at its own. Where D moves, nothing is left of it."""
+        name, xs = ("", []) if body.op is None else (body.op.name, body.op.operands)
+        if name != "select" or not self.pure_x(xs[1]) or _const(xs[2]) != neutral(kind, body.tensor.dtype):
+            raise Reject("a maximum whose body uses a total")
+        return self.condition(xs[0]).times(Term(xs=((xs[1], False),)))
+
     def _closed(self, term: Term, dtype: DType, dims: tuple[Dim, ...], rhs: Value | None) -> int:
         return [self.state_of(b, dtype, dims, rhs) for b in self.closure(term)][-1]
 
     def lower(self, s: _State) -> list[tuple[int, Term]]:
         """The states that s is re-based from, itself last."""
+        if s.kind != "sum" and s.term is not None:
+            return [(self.states.index(s), s.term)]
         return [(self.state_of(t, s.dtype, s.dims, s.rhs), t) for t in self.closure(s.term)] if s.term is not None else []
 
     # -- the op
@@ -382,7 +395,7 @@ class Derivation:
             b.op("yield", [s.value])
             return block
         assert s.term is not None
-        out = self._base(b, s.term, dict(zip((self.anchors[a] for a in s.anchors), args, strict=True)), s.dtype)
+        out = self._base(b, s.term, dict(zip((self.anchors[a] for a in s.anchors), args, strict=True)), s.dtype, neutral(s.kind, s.dtype))
         if s.rhs is None:
             b.op("yield", [out])
         elif self.dim in out.tensor.dims:
@@ -391,8 +404,8 @@ class Derivation:
             b.op("yield", [_two(b, "mul", s.rhs, out)])
         return block
 
-    def _base(self, b: Builder, term: Term, at: dict[Value, Value], dtype: DType) -> Value:
-        """The value of b(x; anchors); `at` has the anchors' arguments."""
+    def _base(self, b: Builder, term: Term, at: dict[Value, Value], dtype: DType, nothing: float) -> Value:
+        """The value of b(x; anchors), `nothing` where a guard says no; `at` has the anchors' arguments."""
         made: dict[Value, Value] = {}
         factors: list[Value] = []
 
@@ -414,7 +427,7 @@ class Derivation:
             if inverse:
                 out = _two(b, "div", out, x)
         for g in [*term.guards, *(_two(b, "eq", self.local(b, x, made), at[d], DType.i1) for x, d in term.equal)]:
-            out = _where(b, g, out)
+            out = _where(b, g, out, nothing)
         if term.cast is not None and out.tensor.dtype != term.cast:
             out = b.op("cast", [out], [TensorType(out.tensor.dims, term.cast)], dtype=term.cast)[0]
         return out
@@ -490,7 +503,7 @@ class Derivation:
             d = deltas[self.anchor(anchor)]
             zero = _const_of(b, 0, d.tensor.dtype)
             moved = _two(b, "or", _two(b, "lt", d, zero, DType.i1), _two(b, "gt", d, zero, DType.i1))
-            out = _where(b, b.op("not", [moved], [moved.type])[0], out)
+            out = _where(b, b.op("not", [moved], [moved.type])[0], out, neutral(s.kind, s.dtype))
         return out
 
     def _finish(self, types: list[TensorType], anchor_types: list[TensorType]) -> Block:
@@ -511,10 +524,10 @@ def _two(b: Builder, name: str, x: Value, y: Value, dtype: DType | None = None) 
     return b.op(name, [x, y], [TensorType(_union(x, y), dtype or x.tensor.dtype)])[0]
 
 
-def _where(b: Builder, cond: Value, x: Value) -> Value:
-    """x where cond holds, else 0."""
+def _where(b: Builder, cond: Value, x: Value, nothing: float) -> Value:
+    """x where cond holds, else `nothing`."""
     t = TensorType(_union(cond, x), x.tensor.dtype)
-    return b.op("select", [cond, x, _const_of(b, 0.0 if t.dtype.is_float else 0, t.dtype)], [t])[0]
+    return b.op("select", [cond, x, _const_of(b, nothing, t.dtype)], [t])[0]
 
 
 def _scaled(b: Builder, x: Value, k: float) -> Value:

@@ -69,6 +69,7 @@ def own_dims(contract: Op) -> tuple[frozenset[Dim], frozenset[Dim]]:
     return x - y, y - x
 
 
+MOVES = {"rename": "from", "slice": "dim", "pad": "dim", "concat": "dim", "take": "dim"}  # ops that read at another place, and along which dim
 MOST_PRODUCTS = 3  # of one kernel: an operand group of eight vector registers for each beside A's, an accumulator for each beside an atom's
 
 
@@ -178,6 +179,9 @@ class _Clusters:
                 return False
         if t.name != group[0].name and not related:
             return False
+        if any(self._moved(t, g) for g in group):
+            remark(self.remarks, "not fused: it reads a total at another place", t)
+            return False
         if not self.unit and "contract" in (t.name, group[0].name):
             remark(self.remarks, "not fused: without a matrix unit a contraction has a kernel of its own", t)
             return False
@@ -190,6 +194,21 @@ class _Clusters:
         if why:
             remark(self.remarks, f"not fused: {why}", t)
         return not why
+
+    def _moved(self, t: Op, total: Op) -> bool:
+        """Whether t reads the total through an op that looks at another place of it."""
+        dims = total.result.tensor.dims
+        seen: set[Op] = set()
+        todo = [x.op for x in t.operands if x.op is not None]
+        while todo:
+            o = todo.pop()
+            if o in seen or o is total:
+                continue
+            seen.add(o)
+            if o.name in MOVES and o.attrs[MOVES[o.name]] in dims and self._depends(o, total.result):
+                return True
+            todo += [x.op for x in o.operands if x.op is not None]
+        return False
 
     def _depends(self, op: Op, v: Value) -> bool:
         seen: set[Op] = set()
@@ -211,6 +230,8 @@ class _Clusters:
             if c.name != "contract":
                 continue
             readers = [t for t in self.totals if t is not c and self._reaches(c.result, t)]
+            if any(self._moved(t, c) for t in readers):
+                continue
             over = {streamed_dim(t) for t in readers if streamed_dim(t) in c.result.tensor.dims}
             if _dequantised(c) and len(readers) == 1 and len(over) == 1 and readers[0].attrs.get("op") == "sum":
                 out.add(c)  # groups of weights: the product of each goes into the sum over them
@@ -260,8 +281,11 @@ class _Clusters:
         swept = {2 * n: streamed_dim(g[0]) for n, g in enumerate(groups) if matrix(g)}
         for op in self.func.body.ops:
             s = self.number[op] if op in self.number else max((stage[x] for x in op.operands), default=-1)
+            later = op not in self.number and s in swept and any(swept[s] in r.tensor.dims for r in op.results)
+            if op.name in MOVES and s >= 0 and s % 2 == 0:  # what a kernel has at hand are the totals of its own place
+                later = s in swept or any(op.attrs[MOVES[op.name]] in t.result.tensor.dims for t in groups[s // 2])
             for r in op.results:
-                stage[r] = s + 1 if op not in self.number and s in swept and swept[s] in r.tensor.dims else s
+                stage[r] = s + 1 if later else s
         return stage
 
     def _result_stage(self, r: Value, groups: list[list[Op]]) -> int:

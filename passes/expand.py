@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from rvgpu.ir.core import Block, Builder, Func, Op, Value
 from rvgpu.ir.dims import Dim
+from rvgpu.ir.numeric import integer_range
+from rvgpu.ir.shapes import dims_attr
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.context import Context
 
@@ -31,8 +33,12 @@ def expanded(func: Func) -> Func:
     return Func(func.name, func.params, block, results, func.result_types, func.loc, func.result_names)
 
 
+def _name(op: Op) -> str:
+    return "argmax" if op.attrs.get("op") == "argmax" else op.name
+
+
 def is_macro(op: Op) -> bool:
-    return hasattr(_Expander, "x_" + op.name) and not (op.name == "mod" and not op.result.tensor.dtype.is_float)
+    return hasattr(_Expander, "x_" + _name(op)) and not (op.name == "mod" and not op.result.tensor.dtype.is_float)
 
 
 class _Expander:
@@ -43,7 +49,7 @@ class _Expander:
     def op(self, op: Op) -> None:
         self.b.loc = op.loc
         xs = [self.map.get(x, x) for x in op.operands]
-        fn: Callable[..., Value] | None = getattr(self, "x_" + op.name, None)
+        fn: Callable[..., Value] | None = getattr(self, "x_" + _name(op), None)
         if fn is not None:
             self.map[op.result] = fn(op, *xs)
             return
@@ -91,6 +97,20 @@ class _Expander:
     def x_logsumexp(self, op: Op, x: Value) -> Value:
         m, _, total = self.exponentials(x, op.attrs["dims"])  # type: ignore[arg-type]
         return self.two("add", m, self.un("log", total))
+
+    def x_argmax(self, op: Op, x: Value) -> Value:
+        """The lowest position at which x equals its maximum; 0 where nothing does (a row of -inf and NaN)."""
+        (d,) = dims_attr(op.attrs)
+        t = x.tensor.dtype
+        if t.bits < 32:  # exact, and f32 is what an anchor can be
+            x = self.b.op("cast", [x], [TensorType(x.tensor.dims, DType.f32)], dtype=DType.f32)[0]
+        top = self.reduce("max", x, (d,))
+        none = self.const(integer_range(DType.i32)[1], DType.i32)
+        at = self.b.op("iota", [], [TensorType((d,), DType.i32)], dim=d)[0]
+        same = self.two("eq", x, top, DType.i1)
+        first = self.reduce("min", self.b.op("select", [same, at, none], [TensorType(same.tensor.dims, DType.i32)])[0], (d,))
+        found = self.two("lt", first, none, DType.i1)
+        return self.b.op("select", [found, first, self.const(0, DType.i32)], [first.type])[0]
 
     def x_mean(self, op: Op, x: Value) -> Value:
         dims = op.attrs["dims"]

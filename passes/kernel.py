@@ -10,7 +10,7 @@ import numpy as np
 from rvgpu.errors import RvgpuError
 from rvgpu.ir.core import Block, Func, Op, Value
 from rvgpu.ir.dims import Dim
-from rvgpu.ir.numeric import integer_range
+from rvgpu.ir.numeric import neutral
 from rvgpu.ir.tile_build import K, KFunc, KTensor
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.context import Limits
@@ -167,11 +167,7 @@ def safe_anchor(k: K, d: Value, vl: Value | None, bottom: float = float("-inf"))
 
 def identity(k: K, state: State) -> Value:
     """What a state starts from."""
-    value = IDENTITY[state.kind]
-    if not state.dtype.is_float:
-        low, high = integer_range(state.dtype)
-        value = {"sum": 0, "max": low, "min": high}[state.kind]
-    return k.sconst(value, state.dtype)
+    return k.sconst(neutral(state.kind, state.dtype), state.dtype)
 
 
 def reject(message: str, loc_of: Value | None = None) -> RvgpuError:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rvgpu.errors import RvgpuError
-from rvgpu.ir.core import Block, Param, Value
+from rvgpu.ir.core import Block, Op, Param, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import CMPS, K
 from rvgpu.ir.types import DType, ScalarType, VecType
@@ -23,14 +23,22 @@ Rows = tuple[Value, ...]  # one K value per row of the scope, or a single one fo
 @dataclass(frozen=True)
 class Piece:
     """How a dim of the expression is reached from the coordinates in scope: dim `to`, shifted by `offset`; `index` picks the
-    operand of a concat along the dim."""
+    operand of a concat along the dim. `ids`: the position is what this value says (seen through `seen`), `to` counts for nothing.
+    `guarded`: the position may lie outside, where nothing is read."""
 
     to: Dim
     offset: Value | None = None
     index: int = -1
+    ids: Value | None = None
+    seen: Sub = ()
+    guarded: bool = False
 
 
-Sub = tuple[tuple[Dim, Piece], ...]
+Sub = tuple[tuple[Dim, "Piece"], ...]
+
+
+def sub_of(lookup: Mapping[Dim, Piece]) -> Sub:
+    return tuple(sorted(lookup.items(), key=lambda kv: kv[0]))
 
 
 @dataclass(eq=False)
@@ -145,13 +153,19 @@ class Emitter:
                 self._views[key] = self.k.mem_arg(name, dtype, extents, strides)
         return self._views[key]
 
-    def groups(self, dims: tuple[Dim, ...], sub: Sub) -> list[tuple[tuple[Dim, ...], Axis, Value | None]]:
+    def groups(self, dims: tuple[Dim, ...], sub: Sub, row: int = 0) -> list[tuple[tuple[Dim, ...], Axis, Value | None]]:
         """dims cut into runs that belong to one axis each, with the axis and the shift of a substituted dim."""
         out: list[tuple[tuple[Dim, ...], Axis, Value | None]] = []
         lookup = dict(sub)
         n = 0
         while n < len(dims):
             piece = lookup.get(dims[n])
+            if piece and piece.ids is not None:
+                at = self._ids(piece, row)
+                varies = isinstance(at.type, VecType)  # along lanes: `_gather` adds them
+                out.append(((dims[n],), Axis((dims[n],), self.k.const(0) if varies else self.k.idx_from_s(at)), piece.offset))
+                n += 1
+                continue
             _, axis = self.axis_of(piece.to if piece else dims[n])
             if len(axis.dims) == 1:
                 out.append(((dims[n],), axis, piece.offset if piece else None))
@@ -167,7 +181,7 @@ class Emitter:
 
     def address(self, name: str, dims: tuple[Dim, ...], dtype: DType, sub: Sub, row: int) -> tuple[Value, int | None]:
         """The sub-buffer of a DRAM tensor at the coordinates in scope, and which of its axes runs along lanes."""
-        parts = self.groups(dims, sub)
+        parts = self.groups(dims, sub, row)
         mem = self.view(name, dims, dtype, tuple(g for g, _, _ in parts))
         index, lane = [], None
         for n, (_, axis, offset) in enumerate(parts):
@@ -204,45 +218,64 @@ class Emitter:
             return 0
         lookup = dict(sub)
         if v in self.tensors:
-            dims = self.tensors[v][1]
-            return max([self.axis_of(lookup[d].to if d in lookup else d)[0] for d in dims], default=0)
+            return max([self._piece_depth(d, lookup) for d in self.tensors[v][1]], default=0)
         assert v.op is not None, f"unbound value {v}"
         if v.op.name == "iota":
-            d = v.op.attrs["dim"]
-            assert isinstance(d, Dim)
-            return self.axis_of(lookup[d].to if d in lookup else d)[0]
-        operands, inner = self._operands(v, sub)
-        return max([self.depth(x, inner) for x in operands], default=0)
+            return self._piece_depth(_dim(v.op, "dim"), lookup)
+        own = [self._piece_depth(_dim(v.op, "new"), lookup)] if v.op.name in ("pad", "concat") else []
+        return max(own + [self.depth(x, inner) for x, inner in self._operands(v, sub)], default=0)
 
-    def _operands(self, v: Value, sub: Sub) -> tuple[list[Value], Sub]:
-        """The operands that v needs under `sub`, and the substitution they are seen through (renames, slices, concats)."""
+    def _piece_depth(self, d: Dim, lookup: Mapping[Dim, Piece]) -> int:
+        piece = lookup.get(d, Piece(d))
+        return self.axis_of(piece.to)[0] if piece.ids is None else self.depth(piece.ids, piece.seen)
+
+    def _operands(self, v: Value, sub: Sub) -> list[tuple[Value, Sub]]:
+        """The operands that v needs under `sub`, and the substitution each is seen through (renames, slices, pads, concats, gathers)."""
         assert v.op is not None
         op = v.op
         lookup = dict(sub)
+        if op.name == "take":
+            dim, ids = _dim(op, "dim"), op.operands[1]
+            own = set(op.operands[0].tensor.dims)
+            table = {d: p for d, p in lookup.items() if d in own and d != dim}
+            table[dim] = Piece(dim, ids=ids, seen=sub)
+            return [(op.operands[0], sub_of(table)), (ids, sub)]
+        if op.name not in ("rename", "slice", "pad", "concat"):
+            return [(x, sub) for x in op.operands]
+        old, new = (_dim(op, "from"), _dim(op, "to")) if op.name == "rename" else (_dim(op, "dim"), _dim(op, "new"))
+        piece = lookup.pop(new, Piece(new))
         if op.name == "rename":
-            old, new = op.attrs["from"], op.attrs["to"]
-            assert isinstance(old, Dim) and isinstance(new, Dim)
-            piece = lookup.pop(new, Piece(new))
             lookup[old] = piece
-            return op.operands, tuple(sorted(lookup.items(), key=lambda kv: kv[0]))
-        if op.name == "slice":
-            old, new, start = op.attrs["dim"], op.attrs["new"], op.attrs["start"]
-            assert isinstance(old, Dim) and isinstance(new, Dim) and isinstance(start, (int, Dim))
-            piece = lookup.pop(new, Piece(new))
-            shift = self.extent(start if isinstance(start, Dim) else Dim((), start))
-            if piece.offset is not None:
+        elif op.name == "slice":
+            lookup[old] = self._shifted(piece, self._extent_attr(op, "start"))
+        elif op.name == "pad":
+            lookup[old] = replace(self._shifted(piece, self._minus(self._extent_attr(op, "before"))), guarded=True)
+            return [(op.operands[0], sub_of(lookup)), (op.operands[1], ())]
+        elif piece.index >= 0 and piece.to == old:
+            return [(op.operands[piece.index], sub_of(lookup))]
+        else:
+            out = []
+            for n, x in enumerate(op.operands):
                 with self.k.at(self.root):
-                    shift = self.k.idx("add", shift, piece.offset)
-            lookup[old] = Piece(piece.to, shift)
-            return op.operands, tuple(sorted(lookup.items(), key=lambda kv: kv[0]))
-        if op.name == "concat":
-            dim, new = op.attrs["dim"], op.attrs["new"]
-            assert isinstance(dim, Dim) and isinstance(new, Dim)
-            piece = lookup.pop(new, Piece(new))
-            if piece.index < 0:
-                raise RvgpuError("E302", f"concat along {dim} inside a larger expression is not supported yet", op.loc)
-            return [op.operands[piece.index]], tuple(sorted(lookup.items(), key=lambda kv: kv[0]))
-        return op.operands, sub
+                    start = self.k.idx("mul", self.extent(old), -n)
+                out.append((x, sub_of({**lookup, old: replace(self._shifted(piece, start), guarded=True)})))
+            return out
+        return [(op.operands[0], sub_of(lookup))]
+
+    def _extent_attr(self, op: Op, name: str) -> Value:
+        value = op.attrs[name]
+        assert isinstance(value, (int, Dim))
+        return self.extent(value if isinstance(value, Dim) else Dim((), value))
+
+    def _minus(self, x: Value) -> Value:
+        with self.k.at(self.root):
+            return self.k.idx("sub", 0, x)
+
+    def _shifted(self, piece: Piece, by: Value) -> Piece:
+        if piece.offset is not None:
+            with self.k.at(self.root):
+                by = self.k.idx("add", by, piece.offset)
+        return replace(piece, offset=by, index=-1)
 
     def emit(self, v: Value, sub: Sub = ()) -> Rows:
         """v at the coordinates in scope: one K value per row of the scope it varies in."""
@@ -283,33 +316,111 @@ class Emitter:
             assert isinstance(d, Dim)
             return (k.s_from_idx(self.extent(d)),)
         if op.name == "iota":
-            return self._iota(v, sub, home.rows)
-        operands, inner = self._operands(v, sub)
-        xs = [self.emit(x, inner) for x in operands]
-        if op.name in ("rename", "slice", "concat"):
+            d = _dim(op, "dim")
+            return self._position(dict(sub).get(d, Piece(d)), home.rows)
+        xs = [self.emit(x, inner) for x, inner in self._operands(v, sub)]
+        if op.name in ("rename", "slice", "take") or op.name == "concat" and len(xs) == 1:
             return xs[0]
+        if op.name in ("pad", "concat"):
+            new = _dim(op, "new")
+            at = self._position(dict(sub).get(new, Piece(new)), home.rows)
+            return self._joined(op, xs, at, v.tensor.dtype)
         n = max(len(x) for x in xs)
         return tuple(self.apply(op.name, [x[u % len(x)] for x in xs], op.attrs, v.tensor.dtype) for u in range(n))
 
+    def _joined(self, op: Op, xs: list[Rows], at: Rows, dtype: DType) -> Rows:
+        """A pad's or a concat's operands, each where the position along the new dim is its own."""
+        k = self.k
+        size = k.s_from_idx(self.extent(_dim(op, "dim")))
+        n = max(len(x) for x in [*xs, at])
+        out = []
+        for u in range(n):
+            here, ys = at[u % len(at)], [x[u % len(x)] for x in xs]
+            if op.name == "pad":
+                before = k.s_from_idx(self._extent_attr(op, "before"))
+                inside = self._within(self.apply("sub", [here, before], {}, DType.i32), size)
+                out.append(self.apply("select", [inside, *ys], {}, dtype))
+                continue
+            y = ys[-1]
+            for m in range(len(ys) - 2, -1, -1):
+                end = k.s("mul", size, k.sconst(m + 1, DType.i32))
+                y = self.apply("select", [self.apply("lt", [here, end], {}, DType.i1), ys[m], y], {}, dtype)
+            out.append(y)
+        return tuple(out)
+
+    def _within(self, at: Value, size: Value) -> Value:
+        """0 <= at < size."""
+        low = self.apply("ge", [at, self.k.sconst(0, DType.i32)], {}, DType.i1)
+        return self.apply("and", [low, self.apply("lt", [at, size], {}, DType.i1)], {}, DType.i1)
+
+    def _ids(self, piece: Piece, row: int) -> Value:
+        """The position, as an i32 scalar or vector, that a gather's table is read at (without the piece's offset)."""
+        assert piece.ids is not None
+        rows = self.emit(piece.ids, piece.seen)
+        x = rows[row % len(rows)]
+        return x if _dtype(x) == DType.i32 else self.apply("cast", [x], {}, DType.i32)
+
     def _load(self, v: Value, sub: Sub, row: int) -> Value:
-        if v in self.staged:
+        """One value, or one along lanes; nothing is read where a guarded position lies outside the tensor."""
+        k = self.k
+        name, dims, dtype = self.tensors[v]
+        pieces = [(d, p) for d, p in sub if d in dims and (p.guarded or p.ids is not None)]
+        scattered = {d: x for d, p in pieces if p.ids is not None and isinstance((x := self._ids(p, row)).type, VecType)}
+        if v in self.staged and not any(p.ids is not None and (d in scattered or d != dims[-1]) for d, p in pieces):
             mem, lane = self.staged[v].at(self, sub, row)
         else:
-            name, dims, dtype = self.tensors[v]
             mem, lane = self.address(name, dims, dtype, sub, row)
+        inside = None
+        for d, p in pieces:
+            if p.guarded:
+                at = self._position(p, row + 1)
+                ok = self._within(at[row % len(at)], k.s_from_idx(self.extent(d)))
+                inside = ok if inside is None else self.apply("and", [inside, ok], {}, DType.i1)
+        if scattered:
+            return self._gather(mem, lane, dims, scattered, inside)
         if lane is None:
-            return self.k.s_load(mem)
+            if inside is None:
+                return k.s_load(mem)
+            return k.if_(inside, lambda: [k.s_load(mem)], lambda: [k.sconst(0, dtype)])[0]
         axis = self.lane_axis()
         assert axis.vl is not None
-        return self.k.load(mem, axis.vl, axis=lane, lanes=axis.lanes)
+        if inside is None:
+            return k.load(mem, axis.vl, axis=lane, lanes=axis.lanes)
+        if isinstance(inside.type, VecType):
+            return k.masked_load(mem, inside, axis.vl, axis=lane)
+        return k.load(mem, k.idx_select(inside, axis.vl, 0), axis=lane, lanes=axis.lanes)
 
-    def _iota(self, v: Value, sub: Sub, rows: int) -> Rows:
-        assert v.op is not None
-        d = v.op.attrs["dim"]
-        assert isinstance(d, Dim)
-        piece = dict(sub).get(d, Piece(d))
-        _, axis = self.axis_of(piece.to)
+    def _gather(self, mem: Value, lane: int | None, dims: tuple[Dim, ...], scattered: Mapping[Dim, Value], inside: Value | None) -> Value:
+        """Elements at positions that differ from lane to lane; where `inside` says no, the first one."""
+        k, axis = self.k, self.lane_axis()
+        assert axis.vl is not None
+
+        def stride(d: Dim) -> Value:
+            return k.s_from_idx(self.product(dims[dims.index(d) + 1:]))
+
+        terms = [k.vt("mul", x, stride(d), vl=axis.vl) for d, x in scattered.items()]
+        if lane is not None:
+            inner = next(d for d in reversed(axis.dims) if d in dims)
+            terms.append(k.vt("mul", k.iota(axis.vl, axis.lanes), stride(inner), vl=axis.vl))
+        at = terms[0]
+        for t in terms[1:]:
+            at = k.vt("add", at, t, vl=axis.vl)
+        if inside is not None:
+            at = self.apply("select", [inside, at, k.sconst(0, DType.i32)], {}, DType.i32)
+        return k.gather(mem, at, axis.vl)
+
+    def _position(self, piece: Piece, rows: int) -> Rows:
+        """Where a dim stands, as i32: a scalar for each row or lanes."""
         k = self.k
+        shift = k.s_from_idx(piece.offset) if piece.offset is not None else None
+
+        def moved(x: Value) -> Value:
+            return x if shift is None else self.apply("add", [x, shift], {}, DType.i32)
+
+        if piece.ids is not None:
+            ids = self.emit(piece.ids, piece.seen)
+            return tuple(moved(self._ids(piece, row)) for row in range(len(ids)))
+        _, axis = self.axis_of(piece.to)
         pos = axis.dims.index(piece.to)
         inner = self.product(axis.dims[pos + 1:]) if pos + 1 < len(axis.dims) else None
         if axis.vl is None:
@@ -325,9 +436,7 @@ class Emitter:
             lanes = k.vt("div", lanes, k.s_from_idx(inner), vl=axis.vl)
         if pos > 0:
             lanes = k.vt("mod", lanes, k.s_from_idx(self.extent(piece.to)), vl=axis.vl)
-        if piece.offset is not None:
-            lanes = k.vt("add", lanes, k.s_from_idx(piece.offset), vl=axis.vl)
-        return (lanes,)
+        return (moved(lanes),)
 
     def _inverse(self, mask: Value, vl: Value) -> Value | None:
         """The opposite of an integer comparison."""
@@ -370,3 +479,14 @@ class Emitter:
                 xs = [k.bcast(xs[0], vl, axis.lanes), xs[1]]
         keep = {"anchored": bool(attrs["anchored"])} if attrs.get("anchored") else {}
         return k.vt(name, *xs, vl=vl, **keep)
+
+
+def _dim(op: Op, name: str) -> Dim:
+    d = op.attrs[name]
+    assert isinstance(d, Dim)
+    return d
+
+
+def _dtype(x: Value) -> DType:
+    assert isinstance(x.type, (ScalarType, VecType))
+    return x.type.dtype

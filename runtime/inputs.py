@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rvgpu.ir.core import Func
+from rvgpu.ir.core import Func, Value
+from rvgpu.ir.dims import Dim
 from rvgpu.ir.numeric import numpy_dtype
 from rvgpu.ir.types import TensorType
 
@@ -27,7 +28,22 @@ def random_tensor(rng: np.random.Generator, t: TensorType, binding: Mapping[str,
 def random_inputs(func: Func, binding: Mapping[str, int], seed: int = 0) -> list[Any]:
     """One array per tensor parameter."""
     rng = np.random.default_rng(seed)
-    return [random_tensor(rng, p.value.tensor, binding) for p in func.params if not p.keyword]
+    out = []
+    for p in func.params:
+        if not p.keyword:
+            x, most = random_tensor(rng, p.value.tensor, binding), _positions(func, p.value, binding)
+            out.append(rng.integers(0, max(1, most), x.shape).astype(x.dtype) if most is not None else x)
+    return out
+
+
+def _positions(func: Func, v: Value, binding: Mapping[str, int]) -> int | None:
+    """The extent that v holds positions of: it is what a `take` looks up; None for other values."""
+    found = []
+    for op in func.body.ops:
+        dim = op.attrs.get("dim")
+        if op.name == "take" and op.operands[1] is v and isinstance(dim, Dim):
+            found.append(dim.value(binding))
+    return min(found, default=None)
 
 
 def random_scalars(func: Func, binding: Mapping[str, int]) -> dict[str, float]:

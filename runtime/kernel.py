@@ -23,6 +23,7 @@ from rvgpu.frontend.build import lower, parse_text
 from rvgpu.ir.binding import bind
 from rvgpu.ir.bounds import Check, compare, reference
 from rvgpu.ir.evaluate import evaluate
+from rvgpu.ir.meaning import fits
 from rvgpu.ir.numeric import numpy_dtype
 from rvgpu.ir.text import print_func, print_funcs
 from rvgpu.isa.machine import Machine, load_machine
@@ -268,6 +269,8 @@ class Compiled:
         func = self.kernel.func
         inputs, given = self.kernel.arguments(arrays, scalars)
         binding = bind(func, {n: x.shape for n, x in inputs.items()}, self.dims)
+        for op in func.body.walk():
+            fits(op, binding)
         code = self.code(binding)
 
         def launch(trace: bool) -> Any:

@@ -213,6 +213,9 @@ def lane_ops(vlen, te, dtypes):
             put(k.vt("fma", p, s, q, vl=vl))
             put(k.vt("fms", p, s, q, vl=vl))
             keep(k.s("fma", s, t, s))
+        put(k.masked_load(x, some, vl, axis=1))
+        put(k.masked_load(x, some, vl, axis=0))
+        put(k.gather(x, k.iota(vl, te), vl))
         put(k.bcast(s, vl, te))
         put(k.tail(p, s, k.idx("div", vl, 2), vl))
         if d is DType.i8:  # bytes of two 4-bit numbers, twice the lanes

@@ -41,7 +41,7 @@ class _Dtype:
 
 _DTYPES = ("f64", "f32", "f16", "bf16", "e4m3", "e5m2", "i32", "i16", "i8", "u8", "i4", "i1")
 _FUNCTIONS = ("exp exp2 log log2 sqrt rsqrt tanh erf sigmoid silu gelu relu abs maximum minimum where clamp floor round sum amax amin mean var "
-              "softmax logsumexp iota size rename split concat slice dot").split()
+              "softmax logsumexp argmax iota size rename split concat slice pad take dot").split()
 __all__ = ["inf", *_DTYPES, *_FUNCTIONS]
 for _name in (*_DTYPES, *_FUNCTIONS):
     globals()[_name] = _Dtype(_name)

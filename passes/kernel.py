@@ -35,6 +35,12 @@ class State:
     def contraction(self) -> bool:
         return len(self.body.yielded) == 2
 
+    @property
+    def counts(self) -> bool:
+        """A sum of ones: how many positions there are."""
+        op = self.body.yielded[0].op
+        return self.kind == "sum" and not self.contraction and op is not None and op.name == "const" and op.attrs["value"] == 1
+
 
 @dataclass(eq=False)
 class Stream:

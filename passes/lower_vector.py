@@ -14,6 +14,7 @@ from rvgpu.ir.core import Func, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import K, KFunc
 from rvgpu.passes.context import Limits
+from rvgpu.passes.keep import Keep, plan_keep
 from rvgpu.passes.kernel import REDUCE_OP, State, Stream, ceil_div, clamp, decode, find_stream, frame, identity, reject, results
 from rvgpu.passes.row_plan import lane_dim
 from rvgpu.passes.rows import Axis, Emitter
@@ -54,6 +55,7 @@ class _Vector:
         k, em = self.k, self.em
         total = em.product(self.rows)
         per_item, stage = self._staging()
+        self.keep = self._keep(stage)
         rows_per_cta = per_item * self.limits.warps
         count = ceil_div(k, total, rows_per_cta)
         extents = [em.extent(d) for d in self.rows]
@@ -114,15 +116,26 @@ class _Vector:
         per_item = max(1, min(room // cost, 8192 // cost, self.limits.product(self.rows) // (2 * workers)))
         return per_item, [StagedRows(self.k, self.em, v, per_item, w) for v, w in zip(fit, widths, strict=True)]
 
+    def _keep(self, stage: list[StagedRows]) -> Keep | None:
+        """What waves keep for later ones and for the results, where scratchpad has room beside the rows."""
+        if self.stream is None or not self.along:
+            return None
+        sweeps = [[v for s in wave for v in s.body.yielded] for wave in self.stream.waves()]
+        sweeps.append([v for _, v, t in self.outs if self.lane in t.dims])
+        room = self.limits.spm_bytes // self.limits.warps - sum(s.bytes for s in stage)
+        return plan_keep(self.k, self.em, self.func, self.stream, sweeps, max(1, self.limits.bound(self.stream.dim)), room)
+
     # -- one row: everything with the row's coordinates in scope
     def _row(self) -> None:
         if self.stream is not None and not self.along:
             self._lanes_beside_rows(self.stream)
             return
         with ExitStack() as stack:
-            if self.stream is not None:
-                self.sweep.totals(stack, self.stream, self.sweep.whole(self.stream.dim))
-            self.sweep.store(self.outs, self.lane)
+            if self.stream is None or self.lane is None:
+                self.sweep.store(self.outs, self.lane)
+                return
+            self.sweep.totals(stack, self.stream, self.sweep.whole(self.stream.dim), self.keep)
+            self.sweep.store_kept(self.outs, self.lane, self.keep)
 
     def _lanes_beside_rows(self, stream: Stream) -> None:
         """Lanes along another dim: the streamed dim is a loop over rows, every lane has its own states."""

@@ -7,7 +7,7 @@ ragged chunk, then one reduction across lanes in a fixed tree. A span's operands
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 from rvgpu.ir.core import Value
@@ -15,6 +15,7 @@ from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import K
 from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.context import Limits
+from rvgpu.passes.keep import Keep
 from rvgpu.passes.kernel import REDUCE_OP, State, Stream, identity, safe_anchor
 from rvgpu.passes.rows import Axis, Emitter, Piece, Rows, Staged, Sub
 
@@ -91,14 +92,18 @@ class Sweep:
         return Span(self.k.const(0), self.em.extent(dim))
 
     # -- totals
-    def totals(self, stack: ExitStack, stream: Stream, span: Span) -> list[Value]:
+    def totals(self, stack: ExitStack, stream: Stream, span: Span, keep: Keep | None = None) -> list[Value]:
         """Every state over the span; totals and anchors are bound in scopes that the stack holds."""
+        k = self.k
         out: dict[int, Value] = {}
-        for wave in stream.waves():
-            stack.enter_context(self.em.scope(bind=anchor_binds(self.k, self.em, stream, wave)))
+        for n, wave in enumerate(stream.waves()):
+            stack.enter_context(self.em.scope(bind=anchor_binds(k, self.em, stream, wave)))
             binds: Binds = {}
-            for s, part in zip(wave, self._wave(stream.dim, wave, span), strict=True):
-                out[s.index] = self.k.xred(s.kind, part, self.k.const(self.chunk))
+            swept = [s for s in wave if not s.counts]
+            out |= {s.index: k.s_cast(k.s_from_idx(span.size), s.dtype) for s in wave if s.counts}
+            for s, part in zip(swept, self._wave(stream.dim, n, swept, span, keep) if swept else [], strict=True):
+                out[s.index] = k.xred(s.kind, part, k.const(self.chunk))
+            for s in wave:
                 binds |= total_binds(stream, s, out[s.index])
             stack.enter_context(self.em.scope(bind=binds))
         self.finish(stack, stream)
@@ -112,7 +117,7 @@ class Sweep:
         stack.enter_context(self.em.scope(bind=binds))
         stack.enter_context(self.em.scope(bind=finish_binds(self.k, self.em, stream)))
 
-    def _wave(self, dim: Dim, wave: list[State], span: Span) -> list[Value]:
+    def _wave(self, dim: Dim, n: int, wave: list[State], span: Span, keep: Keep | None) -> list[Value]:
         """Per-lane partial states."""
         k, em = self.k, self.em
         width = k.const(self.chunk)
@@ -121,7 +126,7 @@ class Sweep:
         end = k.idx("add", span.first, full)
 
         def chunk(base: Value, vl: Value, parts: list[Value]) -> list[Value]:
-            with em.scope([Axis((dim,), base, vl, self.chunk)]):
+            with self._lanes(dim, n, span, base, vl, keep):
                 out = []
                 for state, part in zip(wave, parts, strict=True):
                     x = state_body(em, state)
@@ -130,14 +135,21 @@ class Sweep:
                     if vl is not width:
                         x = k.tail(x, identity(k, state), vl, width)
                     out.append(k.vt(REDUCE_OP[state.kind], part, x, vl=width))
+                if keep is not None:
+                    keep.save(n, k.idx("sub", base, span.first), vl)
             return out
 
         parts = k.for_(span.first, end, self.chunk, init, lambda c, p: chunk(c, width, p))
         rest = k.idx("sub", span.size, full)
         return k.if_(k.cmp("gt", rest, 0), lambda: chunk(end, rest, parts), lambda: parts)
 
+    def _lanes(self, dim: Dim, n: int, span: Span, base: Value, vl: Value, keep: Keep | None) -> AbstractContextManager[object]:
+        """The scope of a chunk of sweep n."""
+        reads = keep.reads(n, self.k.idx("sub", base, span.first), vl, self.chunk) if keep is not None else None
+        return self.em.scope([Axis((dim,), base, vl, self.chunk)], reads)
+
     # -- stores
-    def store(self, outs: Sequence[Out], lane: Dim | None, span: Span | None = None) -> None:
+    def store(self, outs: Sequence[Out], lane: Dim | None, span: Span | None = None, keep: Keep | None = None) -> None:
         """Stores results that carry the lane dim, chunk by chunk over the span (all of it when None), and the others once."""
         wide = [o for o in outs if lane is not None and lane in o[2].dims]
         for o in outs:
@@ -151,12 +163,27 @@ class Sweep:
             groups.setdefault((lanes.dim, tuple(s for _, s in lanes.pieces)), []).append((o, lanes))
         for (dim, _), group in groups.items():
             def chunk(base: Value, vl: Value, dim: Dim = dim, group: list[tuple[Out, Lanes]] = group) -> None:
-                with self.em.scope([Axis((dim,), base, vl, self.chunk)]):
+                with self._lanes(dim, keep.last if keep is not None else 0, span or self.whole(dim), base, vl, keep):
                     for o, lanes in group:
                         for _, sub in lanes.pieces:
                             self.store_lanes(o, sub, vl)
 
             self.chunks(span or self.whole(dim), chunk)
+
+    def store_kept(self, outs: Sequence[Out], lane: Dim, keep: Keep | None) -> None:
+        """The same over a whole row with what its waves kept, where that is what results need."""
+        real = keep.real() if keep is not None else None
+        if real is None:
+            self.store(outs, lane, None, keep)
+            return
+
+        def stored(with_kept: Keep | None) -> Callable[[], Sequence[Value]]:
+            def body() -> Sequence[Value]:
+                self.store(outs, lane, None, with_kept)
+                return []
+            return body
+
+        self.k.if_(real, stored(keep), stored(None))
 
     def chunks(self, span: Span, body: Callable[[Value, Value], None]) -> None:
         """body(base, live lanes) over the span; ragged in the last chunk."""
@@ -218,6 +245,7 @@ class StagedRows:
             self.buffer = k.spm_alloc(self.dtype, [k.const(2), k.const(rows), k.const(width)],
                                       [k.const(stage_bytes * 8 // self.dtype.bits), k.const(width), k.const(1)], name=self.name,
                                       size_bytes=2 * stage_bytes, per_warp=True)
+        self.bytes = 2 * stage_bytes
         self.place: tuple[Value, Value, Value | None] | None = None
         em.staged[value] = Staged(self.at)
 

@@ -20,12 +20,14 @@ from rvgpu.errors import EXIT_INTERNAL, RvgpuError
 TIMEOUT_S = 120
 
 
-def _send(stream: IO[bytes], *parts: bytes) -> None:
+def send(stream: IO[bytes], *parts: bytes) -> None:
+    """One message."""
     stream.write(struct.pack("<I", len(parts)) + b"".join(struct.pack("<Q", len(p)) + p for p in parts))
     stream.flush()
 
 
-def _receive(stream: IO[bytes]) -> list[bytes] | None:
+def receive(stream: IO[bytes]) -> list[bytes] | None:
+    """The next message; None at the end of the stream."""
     def exactly(n: int) -> bytes:
         data = b""
         while len(data) < n:
@@ -73,8 +75,8 @@ class Worker:
         timer.start()
         try:
             with contextlib.suppress(BrokenPipeError):
-                _send(p.stdin, str(vlen).encode(), text.encode())
-                answer = _receive(p.stdout)
+                send(p.stdin, str(vlen).encode(), text.encode())
+                answer = receive(p.stdout)
         except BaseException:  # interrupted: the answer on its way must not be the next request's
             self.stop()
             raise
@@ -117,14 +119,14 @@ WORKER = Worker()
 
 def serve() -> None:
     while True:
-        request = _receive(sys.stdin.buffer)
+        request = receive(sys.stdin.buffer)
         if request is None:
             return
         try:
             code = compile_llvm(request[1].decode(), int(request[0]))
-            _send(sys.stdout.buffer, b"ok", code.object, code.asm.encode())
+            send(sys.stdout.buffer, b"ok", code.object, code.asm.encode())
         except (RuntimeError, ValueError) as e:
-            _send(sys.stdout.buffer, b"error", str(e).encode())
+            send(sys.stdout.buffer, b"error", str(e).encode())
 
 
 if __name__ == "__main__":

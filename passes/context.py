@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from rvgpu.ir.core import Func, Op
+from rvgpu.ir.core import Op
 from rvgpu.ir.dims import Dim, is_bound, value_of
 from rvgpu.isa.machine import Machine
 
@@ -88,10 +88,13 @@ class Remark:
 
 @dataclass(frozen=True)
 class Price:
-    """Estimated cycles of a launch, and for how many of them a core needs each of its resources ("chain": one warp's own latencies)."""
+    """Estimated cycles of a launch, and for how many of them a core needs each of its resources ("chain": one warp's own latencies). `fixed`:
+    what a launch costs however long its `items` take."""
 
     cycles: float
     busy: Mapping[str, float]
+    items: int = 0
+    fixed: float = 0.0
 
     @property
     def limit(self) -> str:
@@ -105,9 +108,6 @@ class Choice:
 
     fields: Mapping[str, int]
     code: str = ""
-
-
-Lookup = Callable[[Func], Choice | None]
 
 
 @dataclass
@@ -129,7 +129,7 @@ class Context:
     remarks: list[Remark] = field(default_factory=list)
     workspace: set[str] = field(default_factory=set)  # tensors that one function makes for a later one
     planned: dict[str, Planned] = field(default_factory=dict)  # by kernel, from P7 on
-    tuned: Lookup | None = None  # what the tuner found for a function, before P7
+    tuned: Mapping[str, Choice] = field(default_factory=dict)  # what takes the model's place, by kernel
 
     def limits(self) -> Limits:
         f = self.facts

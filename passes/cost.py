@@ -115,7 +115,7 @@ def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     busy = {k: v * blocks for k, v in needs.items()}
     busy["tile port"] += per_core * move
     busy["DMA"] += per_core * item_dma
-    return Price(cycles, busy | {"DRAM": dram})
+    return Price(cycles, busy | {"DRAM": dram}, items, f.launch + fill)
 
 
 def roofline(body: Block, reads: Iterable[Value], writes: Iterable[TensorType], limits: Limits, f: Facts) -> Price:

@@ -63,15 +63,20 @@ class Tile:
             raise RvgpuError("E304", f"kernel {func.name} needs the value of {', '.join(missing)}: it decides the scratchpad's layout",
                              func.loc).hint(f"compile({', '.join(f'{m}=...' for m in missing)}) or -D {missing[0]}=...")
         options = self.options(func, plan, context)
-        choice = context.tuned(func) if context.tuned is not None and self == Tile() else None
+        choice = context.tuned.get(func.name) if self == Tile() else None
         found = next((o for o in options if choice is not None and fields_of(o[0]) == choice.fields), None)
         if choice is not None and found is not None:
             kernel = self._lowered(func, plan, context, *found, True)
-            if choice.code in ("", fingerprint(kernel)):
+            if not choice.code or choice.code == fingerprint(kernel):
                 return [kernel]
         if choice is not None:
             context.remarks.append(Remark(f"{func.name}: the tuned tiling is of other code; the model's stays (rvgpu tune finds a new one)"))
         return [self._lowered(func, plan, context, *options[0], False)]
+
+    def alternatives(self, func: Func, context: Context) -> list[tuple[Tiling, Price]]:
+        """`options` of a function before P7; none where its kind of kernel has one tiling."""
+        plan = plan_matrix(func, context.limits())
+        return [] if plan is None else self.options(func, plan, context)
 
     def options(self, func: Func, plan: MatrixPlan, context: Context) -> list[tuple[Tiling, Price]]:
         """The tilings that fit, the model's pick first; the smallest one alone when none fits (P9 says what does not)."""

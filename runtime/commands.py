@@ -28,6 +28,7 @@ from rvgpu.runtime.inputs import random_inputs, random_scalars, random_tensor
 from rvgpu.runtime.kernel import Compiled, Kernel, bucket, read_text
 from rvgpu.runtime.launch import run_code, shape, size_bytes
 from rvgpu.runtime.programs import hot_rows, run_program, traced, write_trace
+from rvgpu.runtime.remarks import compare_cycles, show_remarks
 from rvgpu.runtime.stats import describe, statistics, work_of_code
 from rvgpu.sim.device import MEMORY_BYTES
 from rvgpu.sim.elf import load as load_elf
@@ -85,9 +86,9 @@ def machine_of(args: Args) -> Machine:
     return load_machine(args.machine, pairs(args.set, "--set"))
 
 
-def passes_of(args: Args) -> list[Pass]:
-    """--passes, cut after --stop-after."""
-    passes = parse_passes(args.passes) if args.passes is not None else list(PIPELINE)
+def passes_of(args: Args, own: Sequence[Pass] = PIPELINE) -> list[Pass]:
+    """--passes, else the kernel's own, cut after --stop-after."""
+    passes = parse_passes(args.passes) if args.passes is not None else list(own)
     if args.stop_after is not None:
         names = [p.name for p in passes]
         if args.stop_after not in names:
@@ -158,6 +159,12 @@ def kernel_of(args: Args) -> Kernel:
         return kernel.with_dtypes(**dtypes) if dtypes else kernel
     except RecursionError:
         raise _too_deep(args.file) from None
+
+
+def compiled_of(args: Args, kernel: Kernel, machine: Machine, passes: list[Pass]) -> Compiled:
+    compiled = Compiled(kernel, machine, {}, passes)
+    compiled.tuning = args.tune or compiled.tuning
+    return compiled
 
 
 def _too_deep(path: str) -> RvgpuError:
@@ -240,19 +247,14 @@ class Watch:
             print(f"{p.name:10} {seconds * 1e3:8.2f} ms", file=sys.stderr)
 
 
-def show_remarks(context: Context) -> None:
-    for r in context.remarks:
-        loc = r.op.loc if r.op is not None else None
-        print(f"{f'{loc}: ' if loc else ''}remark: {r.text}", file=sys.stderr)
-
-
 def compile_(args: Args) -> int:
-    kernel, machine, passes = kernel_of(args), machine_of(args), passes_of(args)
+    kernel, machine = kernel_of(args), machine_of(args)
+    passes = passes_of(args, kernel.passes)
     given = dim_values(args.dims)
     known(given, kernel.func.dim_names(), "dim", "E208")
     if args.output not in (None, "-"):
         place(args.output)
-    compiled = Compiled(kernel, machine, {}, passes)
+    compiled = compiled_of(args, kernel, machine, passes)
     binding = {**{n: bucket(4096) for n in kernel.func.dim_names()}, **given} if args.open else bind(kernel.func, {}, given)
     context = compiled.context(binding)
     begin = time.perf_counter()
@@ -352,7 +354,7 @@ def run(args: Args) -> int:
     kernel, given = kernel_of(args), dim_values(args.dims)
     known(given, kernel.func.dim_names(), "dim", "E208")
     places(args)
-    compiled = Compiled(kernel, machine_of(args), {}, passes_of(args))
+    compiled = compiled_of(args, kernel, machine_of(args), passes_of(args, kernel.passes))
     tensors = {p.name: p.value.tensor for p in kernel.func.params if not p.keyword}
     if args.input:
         files = arrays_of(args.input, tensors)
@@ -362,8 +364,14 @@ def run(args: Args) -> int:
         fits(tensors, binding)
         arrays = random_inputs(kernel.func, binding, args.seed)
     scalars: dict[str, Any] = {**random_scalars(kernel.func, binding), **scalar_values(args.arg)}
+    if args.remarks:
+        context = compiled.context(binding)
+        run_passes([kernel.func], compiled.passes, context)
+        show_remarks(context)
     result = compiled.run(*arrays, check=args.check, max_cycles=args.max_cycles, sanitize=args.sanitize or None,
                           latency_seed=args.latency_seed, **scalars)
+    if args.remarks:
+        compare_cycles(context, result.raw)
     return finish(args, result.stats, result.outputs, result.traced() if traced(args) else None)
 
 
@@ -484,6 +492,12 @@ def calibrate(args: Args) -> int:
     from rvgpu.runtime.ledger import calibrate as calibrate_machines
 
     return calibrate_machines(args.machine, args.data, args.write, args.docs, args.seed, args.json)
+
+
+def tune(args: Args) -> int:
+    from rvgpu.runtime.tuning import tune as run_tuner
+
+    return run_tuner(args)
 
 
 def isa(args: Args) -> int:

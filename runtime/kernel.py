@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -27,29 +27,40 @@ from rvgpu.ir.meaning import fits
 from rvgpu.ir.numeric import numpy_dtype
 from rvgpu.ir.text import print_func, print_funcs
 from rvgpu.isa.machine import Machine, load_machine
-from rvgpu.passes.context import Context, Facts
-from rvgpu.passes.pipeline import PIPELINE, Hook, Pass, Unit, print_passes, run_passes, static_dims
+from rvgpu.passes.context import Choice, Context, Facts
+from rvgpu.passes.pipeline import PIPELINE, Hook, Pass, Unit, parse_passes, print_passes, run_passes, static_dims
+from rvgpu.passes.schedule import anonymous
 from rvgpu.runtime.code import Code, cached, make_code, write_cache
 from rvgpu.runtime.launch import run_code
 from rvgpu.runtime.stats import Work, describe, statistics, work_of
+from rvgpu.runtime.tables import shipped
+from rvgpu.runtime.tune import Problem, Tuning, search
 from rvgpu.sim.device import RunStats
 from rvgpu.sim.trace import Trace
 
+TUNE = ("shipped", "model", "search")  # where tilings come from
 ASSUMED = 4096  # the bucket of a dim that nothing has bound yet, where code is looked at without arrays
 
 
 def bucket(n: int) -> int:
-    """The power of two at or above n: kernels are compiled per bucket."""
-    return 1 << max(0, (n - 1).bit_length())
+    """Kernels are compiled per bucket, whose top prices their tilings: the power of two at or above n, from 64 on in steps of 32 or a sixteenth
+    of it. What decides bytes goes by the power of two (Limits.bucket)."""
+    top = 1 << max(0, (n - 1).bit_length())
+    step = max(32, top // 16)
+    return top if top <= 32 else -(-n // step) * step
 
 
 class Kernel:
     """A kernel of the language. Call it with NumPy arrays, or `compile()` and `run()` for cycles and their cause."""
 
-    def __init__(self, parsed: Parsed, dtypes: Mapping[str, str] | None = None) -> None:
+    def __init__(self, parsed: Parsed, dtypes: Mapping[str, str] | None = None, *, tune: str = "shipped", passes: str | None = None) -> None:
         self.parsed = dataclasses.replace(parsed, dtypes={**parsed.dtypes, **(dtypes or {})})
         self.func = lower(self.parsed)
         self.__name__ = self.func.name
+        if tune not in TUNE:
+            raise RvgpuError("E209", f"tune={tune!r}: one of {', '.join(TUNE)} needed", self.func.loc, exit_code=EXIT_USAGE)
+        self.tuning = tune
+        self.passes = list(PIPELINE) if passes is None else parse_passes(passes)
 
     @cached_property
     def text(self) -> str:
@@ -58,7 +69,7 @@ class Kernel:
 
     def with_dtypes(self, **dtypes: str) -> Kernel:
         """The same kernel with dtypes replaced throughout, e.g. bf16="f16"."""
-        return Kernel(self.parsed, dtypes)
+        return Kernel(self.parsed, dtypes, tune=self.tuning, passes=print_passes(self.passes))
 
     def compile(self, machine: str | Machine | None = None, *, overrides: Mapping[str, Any] | None = None, passes: list[Pass] | None = None,
                 **dims: int) -> Compiled:
@@ -66,6 +77,15 @@ class Kernel:
         machine = machine or os.environ.get("RVGPU_MACHINE") or "base"
         m = load_machine(machine, overrides) if isinstance(machine, str) else machine
         return Compiled(self, m, dims, passes)
+
+    def tune(self, machine: str | Machine | None = None, **dims: int) -> Tuning:
+        """Measures the tilings of a call with these dims (runtime/tune.py); a kernel with tune="search" finds the answer in the cache."""
+        return self.compile(machine).tune(bind(self.func, {}, dims))
+
+    @cached_property
+    def math(self) -> str:
+        """The tensor IR without the kernel's own names."""
+        return anonymous(self.func)
 
     def __call__(self, *arrays: Any, **scalars: Any) -> Any:
         """The results as arrays: on the simulator, or by NumPy inside `rv.interpret()`."""
@@ -125,13 +145,21 @@ def interpret() -> Iterator[None]:
         _INTERPRET.pop()
 
 
-def kernel(source: str | Callable[..., Any]) -> Kernel:
-    """From a decorated function or from text with one kernel (of several the last)."""
+@overload
+def kernel(source: str | Callable[..., Any], *, tune: str = ..., passes: str | None = ...) -> Kernel: ...
+@overload
+def kernel(*, tune: str = ..., passes: str | None = ...) -> Callable[[Callable[..., Any]], Kernel]: ...
+def kernel(source: str | Callable[..., Any] | None = None, *, tune: str = "shipped", passes: str | None = None) -> Any:
+    """From a decorated function or from text with one kernel (of several the last). `tune`: where its tilings come from: "shipped" (the table that
+    comes with rvgpu, else the model), "model", or "search" (measured at the first call of a shape, then cached); cycles depend on it, bytes do not.
+    `passes`: options for this kernel, such as "+split{size=2048}"; only here can what changes bytes be set."""
+    if source is None:
+        return lambda f: kernel(f, tune=tune, passes=passes)
     if isinstance(source, str):
         found = parse_text(textwrap.dedent(source), "<text>")
         if not found:
             raise RvgpuError("E106", "the text holds no kernel")
-        return Kernel(list(found.values())[-1])
+        return Kernel(list(found.values())[-1], tune=tune, passes=passes)
     try:
         lines, first = inspect.getsourcelines(source)
     except OSError:
@@ -143,7 +171,7 @@ def kernel(source: str | Callable[..., Any]) -> Kernel:
     names = dict(source.__globals__) | {k: c.cell_contents for k, c in zip(source.__code__.co_freevars, source.__closure__ or (), strict=True)}
     names = {k: v.parsed if isinstance(v, Kernel) else v for k, v in names.items()}
     found = parse_text(textwrap.dedent(text), inspect.getsourcefile(source) or "?", first, indent, names)
-    return Kernel(found[source.__name__])
+    return Kernel(found[source.__name__], tune=tune, passes=passes)
 
 
 def load_file(path: str) -> dict[str, Parsed]:
@@ -195,7 +223,8 @@ class Compiled:
     """A kernel for one machine; code is made per bucket of the dims that are not given to `compile()`."""
 
     def __init__(self, kernel: Kernel, machine: Machine, dims: Mapping[str, int], passes: list[Pass] | None = None) -> None:
-        self.kernel, self.machine, self.dims, self.passes = kernel, machine, dict(dims), list(PIPELINE) if passes is None else passes
+        self.kernel, self.machine, self.dims, self.passes = kernel, machine, dict(dims), kernel.passes if passes is None else passes
+        self.tuning = kernel.tuning
         known = kernel.func.dim_names()
         unknown = set(dims) - set(known)
         if unknown:
@@ -208,7 +237,22 @@ class Compiled:
     def context(self, binding: Mapping[str, int]) -> Context:
         """Dims given to compile() and those that decide the scratchpad's layout are exact; the others have their bucket."""
         exact = {n: v for n, v in binding.items() if n in self.dims or n in self.static}
-        return Context(Facts.of(self.machine), exact, {n: bucket(v) for n, v in binding.items()})
+        return Context(Facts.of(self.machine), exact, {n: bucket(v) for n, v in binding.items()}, tuned=self.choices(binding, exact))
+
+    def choices(self, binding: Mapping[str, int], exact: Mapping[str, int]) -> dict[str, Choice]:
+        """What takes the place of the model's tilings, by kernel."""
+        if self.tuning == "search":
+            return self.tune(binding).choices
+        if self.tuning == "model" or self.passes != list(PIPELINE):
+            return {}
+        names = self.kernel.func.dim_names()
+        tops = [binding[n] if n in exact else bucket(binding[n]) for n in names]
+        return shipped(self.kernel.func.name, self.kernel.math, self.machine, [binding[n] for n in names], tops)
+
+    def tune(self, binding: Mapping[str, int], say: Callable[[str], None] = lambda _: None) -> Tuning:
+        """Measured for a call with these dims, or from the cache."""
+        exact = {n: v for n, v in binding.items() if n in self.dims or n in self.static}
+        return search(Problem(self.kernel.func, self.machine, self.passes, exact, {n: bucket(v) for n, v in binding.items()}, binding), say)
 
     def units(self, binding: Mapping[str, int] | None = None, *, passes: list[Pass] | None = None, hook: Hook | None = None) -> list[Unit]:
         """The functions after the passes."""
@@ -228,7 +272,7 @@ class Compiled:
         begin = time.perf_counter()
         context = self.context(self._bound(binding))
         path, code = cached([self.kernel.text, sorted(context.exact.items()), sorted(context.upper.items()), repr(self.machine),
-                             print_passes(self.passes)])
+                             print_passes(self.passes), sorted((n, sorted(c.fields.items()), c.code) for n, c in context.tuned.items())])
         if code is None:
             code = make_code(run_passes([self.kernel.func], self.passes, context), self.machine)
             write_cache(path, code)

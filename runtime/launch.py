@@ -32,8 +32,9 @@ class Launched:
 
 def run_code(code: Code, machine: Machine, binding: Mapping[str, int], inputs: Mapping[str, Any], scalars: Mapping[str, Any], *,
              elf: bytes | None = None, max_cycles: int | None = None, timing: bool = True, trace: bool = False, sanitize: bool | None = None,
-             latency_seed: int | None = None) -> Launched:
-    """Inputs by name, each of its tensor's shape and dtype; `elf` is the executable when the code came from one."""
+             latency_seed: int | None = None, sample: int = 1) -> Launched:
+    """Inputs by name, each of its tensor's shape and dtype; `elf` is the executable when the code came from one. `sample` n: each CTA does every
+    n-th of its work items only; results are incomplete."""
     started = time.perf_counter()
     dev = Device(machine, max_cycles=max_cycles, timing=timing, trace=trace, sanitize=sanitize, latency_seed=latency_seed)
     program = dev.load(elf) if elf is not None else dev.load(*(k.object for k in code.kernels))
@@ -51,7 +52,8 @@ def run_code(code: Code, machine: Machine, binding: Mapping[str, int], inputs: M
             continue  # an empty result launches nothing
         args = [places[t.name] for t in k.tensors] + [0] + [scalar_slot(scalars[n], t) for n, t in k.scalars]
         args += [value_of(d, binding) for d in k.dims] + [machine.matrix.te]
-        dev.launch(program, k.name, args, ctas=machine.gpu.cores, scratchpad_bytes=k.spm_bytes)
+        dev.launch(program, k.name, args, ctas=machine.gpu.cores, scratchpad_bytes=k.spm_bytes,
+                   grid=machine.gpu.cores * sample)
     raw = dev.finish()
     done = time.perf_counter()
     outputs = {n: np.frombuffer(dev.read(places[n], size_bytes(t, binding)), numpy_dtype(t.dtype)).reshape(shape(t, binding))

@@ -149,6 +149,7 @@ class LaunchResult:
     name: str
     grid: int
     cycles: int
+    cores: tuple[int, ...] = ()  # cycles until each core's last instruction
 
 
 @dataclass
@@ -337,8 +338,10 @@ class Device:
         return Trace(self._events[:kept], self.gpu.trace_n - kept, lru_cache(None)(program.label), program.text)
 
     # -- running
-    def launch(self, program: Program, name: str, args: Sequence[int], *, ctas: int, scratchpad_bytes: int = 0) -> LaunchResult:
-        """Runs kernel `name` with 8-byte argument slots on `ctas` CTAs; raises SimFault, Deadlock or CycleLimit."""
+    def launch(self, program: Program, name: str, args: Sequence[int], *, ctas: int, scratchpad_bytes: int = 0,
+               grid: int | None = None) -> LaunchResult:
+        """Runs kernel `name` with 8-byte argument slots on `ctas` CTAs; raises SimFault, Deadlock or CycleLimit. `grid`: how many CTAs the kernel
+        believes there are; with more than run, a persistent kernel does a sample of its work."""
         if name not in program.image.symbols:
             raise RvgpuError("E607", f"the program has no kernel {name!r}")
         if scratchpad_bytes > self.machine.scratchpad.size_bytes:
@@ -355,7 +358,7 @@ class Device:
         g.recs, g.nrecs = ctypes.addressof(program.records), len(program.records) - 1
         g.text, g.text_size = g.guard, g.guard_size = program.image.text
         g.entry, g.args, g.stack = entry >> 1, slots, self.stack
-        g.ncta, g.next_cta = ctas, 0
+        g.ncta, g.grid, g.next_cta = ctas, grid or ctas, 0
         if self.checker is not None:
             self.checker.launch(name, ctas, scratchpad_bytes)
         start = self.time + m.gpu.launch_cycles
@@ -372,7 +375,7 @@ class Device:
             g.code = R_DEADLOCK
         if g.code != R_OK:
             raise self._error(g.code, program)
-        result = LaunchResult(name, ctas, g.end - self.time)
+        result = LaunchResult(name, ctas, g.end - self.time, tuple(max(0, c.accounted - self.time) for c in self.cores))
         self.time = g.end
         self.launches.append(result)
         return result

@@ -107,7 +107,7 @@ class Gpu(ctypes.Structure):
                 ("dma_transfers", I64), ("spm_latency", I64), ("spm_bytes", I64), ("dlen", I64), ("exp_lanes", I64),
                 ("classes", I64 * (9 * 36)),
                 ("tile_bytes", I64), ("mac16", I64), ("mac32", I64), ("mac8", I64), ("mm_latency", I64), ("queue", I64), ("branch", I64),
-                ("barrier", I64), ("dispatch", I64), ("ncta", I64), ("entry", I64), ("args", I64), ("stack", I64),
+                ("barrier", I64), ("dispatch", I64), ("ncta", I64), ("grid", I64), ("entry", I64), ("args", I64), ("stack", I64),
                 ("trace", U64), ("trace_cap", I64), ("threads", I64), ("sched_yield", U64), ("start", I64),
                 # a bare-metal program (`bare`: its harts): atomics happen up to cycle `fair`, when no other core is behind; stores within the guard
                 # get a look (guard.py); `switched`: a unit has been off (csr.py)

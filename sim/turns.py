@@ -40,7 +40,7 @@ def start_cta(c: Core, g: Gpu, t: int) -> int:
         w.why = C_DISPATCH
         c.ready[n] = -1
         w.cta = cta
-        w.ctas = g.ncta
+        w.ctas = g.grid
         w.x[10] = g.args
         w.x[11] = cta
         w.x[12] = n

@@ -419,7 +419,7 @@ def test_an_interrupted_compile_leaves_no_answer_behind(monkeypatch):
     w = Worker()
     w.compile(module(LIVES), 512)
     with monkeypatch.context() as m:
-        m.setattr(worker, "_receive", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        m.setattr(worker, "receive", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             w.compile(module(STRAIGHT), 512)
     assert "amoswap" not in w.compile(module(LIVES), 512).asm

@@ -10,6 +10,7 @@ import sys
 from rvgpu.errors import EXIT_INTERNAL, EXIT_OK, EXIT_SIM_FAULT, EXIT_USAGE, RvgpuError
 
 FILES = {"compile": ".rvg or .py file, - for stdin", "run": ".rvg, .py or .tile file", "opt": "IR text (.tensor or .tile), - for stdin",
+         "tune": ".rvg or .py file, - for stdin",
          "sim": "static executable; with a .rvgpu.launch note its kernels are launched", "disasm": "object or ELF"}
 
 
@@ -41,6 +42,11 @@ def _passes(q: argparse.ArgumentParser) -> None:
     q.add_argument("--time-passes", action="store_true")
 
 
+def _tuning(q: argparse.ArgumentParser) -> None:
+    q.add_argument("--tune", choices=["shipped", "model", "search"], help="where tilings come from: the shipped table (then the model), the model "
+                   "alone, or measuring them (cached); default: what the kernel says, else shipped")
+
+
 def _source(q: argparse.ArgumentParser) -> None:
     q.add_argument("--kernel", help="name of the kernel, when the file has several")
     q.add_argument("--dtype", action="append", default=[], metavar="bf16=f16", help="replace a dtype throughout")
@@ -68,15 +74,15 @@ def parser() -> argparse.ArgumentParser:
         q = sub.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name in FILES:
             q.add_argument("file", help=FILES[name])
-        if name in ("compile", "run", "opt", "sim"):
+        if name in ("compile", "run", "opt", "sim", "tune"):
             q.add_argument("-D", dest="dims", action="append", default=[], metavar="DIM=N", help="value of a dim")
         for part in parts:
             part(q)  # type: ignore[operator]
         return q
 
-    q = command("run", "compile, run on the simulator, report", _source, _machine, _launch, _passes)
+    q = command("run", "compile, run on the simulator, report", _source, _machine, _launch, _passes, _tuning)
     q.add_argument("--check", action="store_true", help="compare with float64 within the propagated error bound")
-    q = command("compile", "print a stage as text, or write machine code", _source, _machine, _passes)
+    q = command("compile", "print a stage as text, or write machine code", _source, _machine, _passes, _tuning)
     q.add_argument("--emit", choices=["tensor", "tile", "llvm", "asm", "obj", "elf"], help="default: asm, or what --stop-after leaves")
     q.add_argument("--explain", action="store_true", help="pass by pass the change and the predicted cycles, and how a cascade was derived")
     q.add_argument("--open", action="store_true", help="leave dims without -D open (buckets of 4096)")
@@ -87,6 +93,10 @@ def parser() -> argparse.ArgumentParser:
     q.add_argument("--harts", type=_natural, help="that start at the program's entry (default 1)")
     q.add_argument("--memory", type=_size, metavar="BYTES", help="of RAM from the lowest segment up, such as 256M (default: image + 64M)")
     q.add_argument("--timing", choices=["full", "none"], default="full", help="none: results only, faster")
+    q = command("tune", "measure a kernel's tilings and keep the fastest in the cache", _source, _machine)
+    q.add_argument("what", nargs="*", metavar="KERNEL|DIM=N", help="the kernel, when the file has several, and the dims' values")
+    q.add_argument("--passes", metavar="'+split{x=1}'", help="as for run; tile stays the tuner's")
+    q.add_argument("--json", action="store_true", help="one JSON object instead of the report")
     q = command("machines", "list machines or print one", _machine)
     q.add_argument("name", nargs="?")
     q = command("disasm", "disassemble an object or ELF")

@@ -361,12 +361,18 @@ class _Emit:
         last = self.w.let("i64", "load i64, ptr %token")
         left = op.attrs["left"]
         assert isinstance(left, int)
-        self._swap("WAIT", self.w.binary("add", last, self.w.i64(-left)))
+        last = self.w.binary("add", last, self.w.i64(-left))
+        for v in op.operands:
+            last = self.w.binary("sub", last, self.val(v))
+        self._swap("WAIT", last)
 
     def op_bar(self, op: Op) -> None:
-        n = op.attrs["id"]
-        assert isinstance(n, int)
-        self._swap("BAR", self.w.i64(self.f.warps), 8 * n)
+        n, warps = op.attrs["id"], op.attrs.get("warps", self.f.warps)
+        assert isinstance(n, int) and isinstance(warps, int)
+        page = self._page("BAR", 8 * n)
+        for v in op.operands:
+            page = self.w.gep(page, self.w.binary("mul", self.val(v), self.w.i64(8)))
+        self.w.let("i64", f"atomicrmw volatile xchg {page}, {self.w.i64(warps)} seq_cst")
 
     # -- control flow
     def op_for(self, op: Op) -> None:

@@ -150,12 +150,16 @@ class K:
         """dram <- spm, same axes rule."""
         return self._one("dma.store", [dst, src, rows, cols], TokType(), src_axes=src_axes, dst_axes=dst_axes)
 
-    def dma_wait(self, left: int) -> None:
+    def dma_wait(self, left: int | Value) -> None:
         """This warp's transfers but the last `left` are complete. (WAIT(last - left).)"""
-        self.emit("dma.wait", [], left=left)
+        if isinstance(left, int):
+            self.emit("dma.wait", [], left=left)
+        else:
+            self.emit("dma.wait", [left], left=0)
 
-    def bar(self, id: int = 0) -> None:
-        self.emit("bar", [], id=id)
+    def bar(self, id: int = 0, which: Value | None = None, warps: int | None = None) -> None:
+        """Barrier `id`, or `id + which`, of all warps, or of any `warps` of them that come there."""
+        self.emit("bar", [] if which is None else [which], **({"id": id} if warps is None else {"id": id, "warps": warps}))
 
     # -- control
     def for_(self, lo: Value | int, hi: Value | int, step: Value | int, init: Sequence[Value],
@@ -185,22 +189,24 @@ class K:
         return self.emit("if", [cond], types, blocks)
 
     # -- structure that later passes expand: `grid.work` (P12) and `pipe` (P11)
-    def work(self, count: Value, body: Callable[[Value], None]) -> None:
-        """body(w) for every work item w < count, shared out over the CTAs."""
+    def work(self, count: Value, body: Callable[[Value], None], teams: int = 1) -> None:
+        """body(w) for every work item w < count, shared out over the CTAs, and in a CTA over `teams` of neighbouring warps."""
         block = Block([Value(IDX, hint="w")])
         with self.at(block):
             body(block.args[0])
             self.emit("yield")
-        self.emit("grid.work", [count], [], [block])
+        self.emit("grid.work", [count], [], [block], **({} if teams == 1 else {"teams": teams}))
 
     def pipe(self, w: Value, step: int, init: Sequence[Value], span: Callable[[Value], tuple[Value, Value]],
              copy: Callable[[Value, Value, Value, Value], None],
-             body: Callable[[Value, Value, Value, list[Value]], Sequence[Value]], *, private: bool, stages: int = 2) -> list[Value]:
+             body: Callable[[Value, Value, Value, list[Value]], Sequence[Value]], *, private: bool, stages: int = 2, teams: int = 1,
+             depth: int = 1) -> list[Value]:
         """lo, hi = span(w); for i in lo..hi step `step`: copy(w, i, stage, wstage) starts the transfers of that step,
         then, when they are there, body(i, stage, wstage, carried) -> next carried. `stage` goes round 0 .. stages - 1 by
         steps, `wstage` every work item; the span and copy regions use only their arguments and values from outside
         grid.work. Either every work item has a step or none has. `private`: each warp copies for itself (no
-        barriers)."""
+        barriers); `teams`: those of grid.work. The transfers of `depth` steps are under way (more than one: with equally many of each warp
+        in every step, or none; span the same for all items, and no use of wstage)."""
         sblock = Block([Value(IDX, hint="w")])
         with self.at(sblock):
             self.emit("yield", list(span(sblock.args[0])))
@@ -213,7 +219,7 @@ class K:
             i, stage, wstage, *carried = bblock.args
             self.emit("yield", list(body(i, stage, wstage, carried)))
         return self.emit("pipe", [w, *init], [v.type for v in init], [sblock, cblock, bblock], step=step,
-                         private=private, stages=stages)
+                         private=private, stages=stages, **({} if teams == 1 else {"teams": teams}), **({} if depth == 1 else {"depth": depth}))
 
     # -- matrix tiles
     def acc_alloc(self, dtype: DType = DType.f32) -> Value:

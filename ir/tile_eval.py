@@ -7,6 +7,7 @@ lands at its `dma.wait`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,10 @@ class Mem:
     strides: list[int]
 
 
+Barrier = tuple[int, int]  # which one, for how many warps
+Warp = Generator[Barrier, None, None]  # yields where it waits
+
+
 class Deadlock(AssertionError):
     pass
 
@@ -41,21 +46,24 @@ def run_kernel(func: KFunc, tensors: Mapping[str, Array], scalars: Mapping[str, 
     for cta in range(ctas):
         spm = np.full(func.spm_bytes, 0xFF, np.uint8)  # NaN in every float
         unplaced: dict[tuple[Op, int], Array] = {}
-        warps = [_Warp(func, tensors, scalars, dims, spm, unplaced, cta, ctas, w).run() for w in range(func.warps)]
-        live = list(warps)
-        while live:
-            arrived, barriers, ended = [], set(), 0
-            for g in live:
-                try:
-                    barriers.add(next(g))
-                    arrived.append(g)
-                except StopIteration:
-                    ended += 1
-            if arrived and ended:
-                raise Deadlock("a warp returned while others wait at a barrier")
-            if len(barriers) > 1:
-                raise Deadlock(f"warps wait at different barriers {sorted(barriers)}")
-            live = arrived
+        _run_warps([_Warp(func, tensors, scalars, dims, spm, unplaced, cta, ctas, w).run() for w in range(func.warps)])
+
+
+def _run_warps(live: list[Warp]) -> None:
+    """Every warp to its next barrier; a barrier lets its warps go when as many have come as it says."""
+    ended, waiting = 0, defaultdict[Barrier, list[Warp]](list)
+    while live:
+        for g in live:
+            try:
+                waiting[next(g)].append(g)
+            except StopIteration:
+                ended += 1
+        met = [at for at, arrived in waiting.items() if len(arrived) == at[1]]
+        if waiting and not met:
+            if len(waiting) > 1:
+                raise Deadlock(f"warps wait at different barriers {sorted(at for at, _ in waiting)}")
+            raise Deadlock("a warp returned while others wait at a barrier")
+        live = [g for at in met for g in waiting.pop(at)]
 
 
 class _Warp:
@@ -67,10 +75,10 @@ class _Warp:
         self.env: dict[Value, Any] = {}
         self.pending: list[Callable[[], None]] = []
 
-    def run(self) -> Generator[int, None, None]:
+    def run(self) -> Warp:
         yield from self.block(self.func.body)
 
-    def block(self, block: Block) -> Generator[int, None, list[Any]]:
+    def block(self, block: Block) -> Generator[Barrier, None, list[Any]]:
         for op in block.ops:
             if op.name == "yield":
                 return [self.env[v] for v in op.operands]
@@ -85,14 +93,14 @@ class _Warp:
             elif op.name == "pipe":
                 yield from self.pipe(op)
             elif op.name == "bar":
-                yield int(op.attrs["id"])  # type: ignore[arg-type]
+                yield int(op.attrs["id"]) + sum(self.env[v] for v in op.operands), int(op.attrs.get("warps", self.func.warps))  # type: ignore[arg-type,call-overload]
             else:
                 out = self.op(op)
                 if op.results:
                     self.env[op.results[0]] = out
         return []
 
-    def loop(self, op: Op) -> Generator[int, None, None]:
+    def loop(self, op: Op) -> Warp:
         lo, hi, step, *init = (self.env[v] for v in op.operands)
         region = op.regions[0]
         i = lo
@@ -102,31 +110,34 @@ class _Warp:
             i += step
         self.env.update(zip(op.results, init, strict=True))
 
-    def work(self, op: Op) -> Generator[int, None, None]:
-        """Every work item of this CTA: cta, cta + ctas, ..."""
-        region = op.regions[0]
-        for w in range(self.special["cta"], self.env[op.operands[0]], self.special["ctas"]):
+    def work(self, op: Op) -> Warp:
+        """Every work item of this CTA's team: cta + ctas * team, that + ctas * teams, ..."""
+        region, teams, ctas = op.regions[0], int(op.attrs.get("teams", 1)), self.special["ctas"]  # type: ignore[arg-type]
+        team = self.special["warp"] * teams // self.func.warps
+        for w in range(self.special["cta"] + ctas * team, self.env[op.operands[0]], ctas * teams):
             self.env[region.args[0]] = w
             yield from self.block(region)
 
-    def pipe(self, op: Op) -> Generator[int, None, None]:
+    def pipe(self, op: Op) -> Warp:
         """Copy, wait, meet, compute, meet: what P11 overlaps."""
         w, *carried = (self.env[v] for v in op.operands)
         span, copy, body = op.regions
         self.env[span.args[0]] = w
         lo, hi = yield from self.block(span)
         step, stages, private = int(op.attrs["step"]), int(op.attrs["stages"]), bool(op.attrs["private"])  # type: ignore[arg-type,call-overload]
+        mates = self.func.warps // int(op.attrs.get("teams", 1))  # type: ignore[arg-type]
+        barrier = self.special["warp"] // mates, mates
         for n, i in enumerate(range(lo, hi, step)):
             self.env.update(zip(copy.args, [w, i, n % stages, 0], strict=True))
             yield from self.block(copy)
             while self.pending:
                 self.pending.pop(0)()
             if not private:
-                yield 0
+                yield barrier
             self.env.update(zip(body.args, [i, n % stages, 0, *carried], strict=True))
             carried = yield from self.block(body)
             if not private:
-                yield 0
+                yield barrier
         self.env.update(zip(op.results, carried, strict=True))
 
     # -- ops
@@ -226,7 +237,7 @@ class _Warp:
         return len(self.pending)
 
     def op_dma_wait(self, op: Op, xs: list[Any]) -> Any:
-        left = int(op.attrs["left"])  # type: ignore[arg-type]
+        left = int(op.attrs["left"]) + sum(xs)  # type: ignore[arg-type]
         while len(self.pending) > left:
             self.pending.pop(0)()
 

@@ -96,6 +96,12 @@ def extents(op: Op) -> None:
     need(len(op.operands) == 2 * n, f"rank {n} takes {n} extents and {n} strides, found {len(op.operands)} operands")
 
 
+def at_most(most: int) -> Callable[[Op], None]:
+    def check(op: Op) -> None:
+        need(len(op.operands) <= most, f"at most {most} operand, found {len(op.operands)}")
+    return check
+
+
 def alloc(op: Op) -> None:
     extents(op)
     size = op.attrs["size_bytes"]
@@ -251,8 +257,8 @@ ROWS = [
     row("mem.at", "mem idx * -> mem", view),
     row("dma.load", "spm dram idx idx idx idx -> tok", dma, src_axes="tuple", dst_axes="tuple"),
     row("dma.store", "dram spm idx idx -> tok", dma, src_axes="tuple", dst_axes="tuple"),
-    row("dma.wait", "", left="int"),
-    row("bar", "", id="int"),
+    row("dma.wait", "idx *", at_most(1), left="int"),
+    row("bar", "idx *", at_most(1), id="int", warps="int?"),
     # matrix
     row("acc.alloc", "-> acc"),
     row("acc.zero", "acc idx idx"),

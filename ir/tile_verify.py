@@ -1,7 +1,7 @@
 """The verifier of level K: rows, dominance, scratchpad within the machine, accumulators, uniform barriers, waits.
 
 Which values differ between the warps of a CTA is followed from `warp`, per-warp buffers and accumulators; a barrier
-may not stand where only some warps come by. A read of a buffer through the very view that a transfer is still filling
+of all may not stand where only some warps come by (whether one of some is met is left to the evaluator). A read of a buffer through the very view that a transfer is still filling
 is an error; what depends on the values of stage indices is left to the evaluator, in which data lands at its wait.
 """
 
@@ -32,7 +32,8 @@ def verify_kernel(func: KFunc, spm_bytes: int | None = None) -> KFunc:
 
 SHAPES: dict[str, tuple[dict[str, str], tuple[str, ...], int]] = {  # attributes, leading operands, regions
     "for": ({"unroll": "int", "persistent": "bool?"}, ("idx",) * 3, 1), "if": ({}, ("i1",), 2),
-    "grid.work": ({}, ("idx",), 1), "pipe": ({"step": "int", "private": "bool", "stages": "int"}, ("idx",), 3)}
+    "grid.work": ({"teams": "int?"}, ("idx",), 1),
+    "pipe": ({"step": "int", "private": "bool", "stages": "int", "teams": "int?", "depth": "int?"}, ("idx",), 3)}
 
 
 class _Kernel:
@@ -151,7 +152,7 @@ class _Uniform:
 
     def block(self, block: Block, under: Op | None) -> None:
         for op in block.ops:
-            if op.name == "bar" and under is not None:
+            if op.name == "bar" and under is not None and "warps" not in op.attrs:
                 where = f"a barrier inside `{under.name}`, which not every warp enters alike"
                 raise VerifyError(self.func.name, op, where)
             self.op(op, under)
@@ -171,7 +172,7 @@ class _Uniform:
                     self.varying.add(r)
             return
         if op.name == "grid.work":
-            self.block(op.regions[0], op if varies else under)
+            self.block(op.regions[0], op if varies or "teams" in op.attrs else under)
             return
         if varies:
             self.varying.update(op.results)

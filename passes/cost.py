@@ -36,6 +36,8 @@ def _operand_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> list[tuple[int
 
 def stages(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
     """Stages of what a block brings: a third one, where it fits, lets half the warps of a kernel with streamed rows lag (`lower_stream`)."""
+    if not plan.streamed_rows:
+        return next((n for n in (4, 3) if _spm_bytes(plan, limits, t, n) <= limits.spm_bytes), 2)
     lag = plan.streamed_rows and plan.atoms and t.wm > 1 and limits.bound(plan.stream.dim) > 2 * t.bk
     return 3 if lag and _spm_bytes(plan, limits, t, 3) <= limits.spm_bytes else 2
 
@@ -48,7 +50,8 @@ def _spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles, count: int) -> int:
     """The stages of every operand (two of those of a work item), and per warp the rows of the vector states and of the factors (at most
     four, the plan's states)."""
     rows = 4 + (len(plan.vectors) if plan.streamed_rows else 0)
-    return sum((2 if once else count) * b for b, _, once in _operand_bytes(plan, limits, t)) + 1024 + limits.warps * rows * limits.te * 4
+    teams = 1 if plan.streamed_rows else limits.warps // (t.wm * t.wn)
+    return teams * sum((2 if once else count) * b for b, _, once in _operand_bytes(plan, limits, t)) + 1024 + limits.warps * rows * limits.te * 4
 
 
 def _blocks(plan: MatrixPlan, limits: Limits, t: Tiles) -> float:

@@ -1,4 +1,4 @@
-"""P12: `grid.work` becomes a loop over the CTA's share of the work items (persistent CTAs: cta, cta + ctas, ...)."""
+"""P12: `grid.work` becomes a loop over the share of the work items of a CTA, and of a team of its warps (persistent CTAs: cta, cta + ctas, ...)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from rvgpu.passes.context import Context
 
 @dataclass(frozen=True)
 class Grid:
-    """Work items keep their order; CTA c of n takes c, c + n, ... so neighbours in L2 run at the same time."""
+    """Work items keep their order; CTA c of n takes c, c + n, ... so neighbours in L2 run at the same time. Its teams take turns: team t of m
+    has c + n t, c + n (t + m), ..."""
 
     name = "grid"
     level = "tile"
@@ -25,9 +26,13 @@ class Grid:
                 continue
             block = Block()
             with k.at(block):
-                cta, ctas = k.special("cta"), k.special("ctas")
+                first, step, teams = k.special("cta"), k.special("ctas"), op.attrs.get("teams", 1)
+                assert isinstance(teams, int)
+                if teams > 1:
+                    team = k.idx("div", k.special("warp"), func.warps // teams)
+                    first, step = k.idx("add", first, k.idx("mul", step, team)), k.idx("mul", step, teams)
                 body = op.regions[0]
-                loop = Op("for", [cta, op.operands[0], ctas], [], {"unroll": 1, "persistent": True}, [body], op.loc)
+                loop = Op("for", [first, op.operands[0], step], [], {"unroll": 1, "persistent": True}, [body], op.loc)
                 block.ops.append(loop)
             out += block.ops
         func.body.ops = out

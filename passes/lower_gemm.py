@@ -2,17 +2,68 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rvgpu.ir.core import Value
-from rvgpu.passes.kernel import reject
-from rvgpu.passes.lower_matrix import Matrix
+from rvgpu.passes.context import Limits
+from rvgpu.passes.kernel import decode, reject
+from rvgpu.passes.lower_matrix import Matrix, Tiles
+
+
+LAG = 128  # positions of the streamed dim by which a team is behind the one before it
+QUEUE = 8  # barriers from here on: team t waits at QUEUE + t - 1 for the one before it
+
+
+def group_rows(limits: Limits, t: Tiles, teams: int) -> int:
+    """Tiles of rows in a group: about as many elements as columns of what all cores do at once."""
+    bm, bn = t.shape(limits.te)
+    side = math.isqrt(limits.cores * teams * bn // bm)
+    return 1 << max(0, side.bit_length() - 1)
 
 
 class Gemm(Matrix):
+    """Teams start one after the other: while one stores a tile, the others multiply, and the first blocks of all do not come at once."""
+
+    def _start(self, count: Value) -> None:
+        k = self.k
+        if 1 < self.teams <= QUEUE:
+            ctas = k.special("ctas")
+            self.count, self.all_ctas = count, ctas
+            most = k.idx("min", LAG, k.idx("div", self.R, self.teams))
+            self.lag = k.idx("mul", k.idx("div", most, self.tiles.bk), self.tiles.bk)
+            mine = k.idx("add", k.special("cta"), k.idx("mul", ctas, self.team))
+            late = k.s("and", k.cmp("gt", self.team, 0), k.cmp("lt", mine, count))
+            k.if_(k.s("and", late, k.cmp("gt", self.R, 0)), lambda: self._meet_team(-1))
+
+    def _tile_of(self, w: Value) -> tuple[list[Value], Value, Value]:
+        """Work items go down the rows of a group of tiles, then on to the next columns: those that run at once share factors in L2."""
+        k = self.k
+        *batch, tile = decode(k, w, [*self.batch_extents, k.idx("mul", self.m_tiles, self.n_tiles)])
+        rows = group_rows(self.limits, self.tiles, self.teams)
+        whole = k.idx("mul", self.n_tiles, rows)
+        above, at = k.idx("mul", k.idx("div", tile, whole), rows), k.idx("rem", tile, whole)
+        high = k.idx("min", k.idx("sub", self.m_tiles, above), rows)
+        mt, nt = k.idx("add", above, k.idx("rem", at, high)), k.idx("div", at, high)
+        return batch, mt, k.idx("mul", nt, self.bn)
+
+    def _meet_team(self, which: int) -> Sequence[Value]:
+        self.k.bar(QUEUE + which, self.team, 2 * self.mates)
+        return []
+
+    def _let_next_start(self, i: Value) -> None:
+        """In a team's first work item: the next team may start."""
+        k = self.k
+        if 1 < self.teams <= QUEUE:
+            first = k.cmp("lt", self.w, k.idx("mul", self.all_ctas, self.teams - 1))
+            there = k.cmp("lt", k.idx("add", self.w, self.all_ctas), self.count)
+            now = k.s("and", k.cmp("eq", i, self.lag), k.s("and", first, there))
+            k.if_(now, lambda: self._meet_team(0))
+
     def block(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         if self.plan.vectors:
             raise reject("a matrix product beside a plain reduction in one kernel is not supported yet", self.plan.vectors[0].body.yielded[0])
+        self._let_next_start(i)
         self._multiply(rows)
         return carried
 

@@ -87,17 +87,23 @@ class Matrix(ABC):
         te = limits.te
         self.bm, self.bn = tiles.shape(te)
         k = self.k
-        self.m_warp = k.idx("div", self.warp, tiles.wn)
+        # teams of warps with work items of their own, and a warp's place in its team
+        self.mates = limits.warps if plan.streamed_rows else tiles.wm * tiles.wn
+        self.teams = limits.warps // self.mates
+        self.team = k.idx("div", self.warp, self.mates) if self.teams > 1 else self.zero
+        self.mate = k.idx("rem", self.warp, self.mates) if self.teams > 1 else self.warp
+        self.m_warp = k.idx("div", self.mate, tiles.wn)
         self.m_off = k.idx("mul", self.m_warp, tiles.im * te)
-        self.n_off = k.idx("mul", k.idx("rem", self.warp, tiles.wn), tiles.jn * te)
+        self.n_off = k.idx("mul", k.idx("rem", self.mate, tiles.wn), tiles.jn * te)
         self.working: Value | None = None  # whether this warp has a tile; None: all have one
-        if tiles.wm * tiles.wn < limits.warps:
+        if tiles.wm * tiles.wn < self.mates:
             self.working = k.cmp("lt", self.warp, tiles.wm * tiles.wn)
             self.m_off = k.idx_select(self.working, self.m_off, 0)
         # rows of a score tile, and lanes of a B operand: TE, or the block's or the buffer's where those are smaller
         self.keys = self.te if tiles.bk >= te else k.idx("min", self.te, tiles.bk)
         self.m_tiles, self.n_tiles = self._m_tiles(), ceil_div(k, self.N, self.bn)
         self.stages = stages
+        self.depth = 1 if plan.streamed_rows else stages - 1
         self.operands: dict[tuple[Value, str], Operand] = {}
         for p in plan.products:
             if p.a is not None:
@@ -121,7 +127,7 @@ class Matrix(ABC):
         k_cap = self.tiles.bk if k_dim == self.stream.dim else -(-self.limits.bound(k_dim) // self.kmax) * self.kmax
         lane_cap = {"m": self.bm, "n": n_lanes(self.plan, self.limits, self.bn), "r": self.tiles.bk}[lane]
         dtype = self.em.tensors[leaf.value][2]
-        count = 2 if per_item else self.stages
+        count = (2 if per_item else self.stages) * self.teams
         buffer = k.spm_alloc(dtype, [k.const(count), k.const(k_cap), k.const(lane_cap)],
                              [k.const(k_cap * lane_cap), k.const(lane_cap), k.const(1)],
                              name=self.em.tensors[leaf.value][0], size_bytes=count * k_cap * lane_cap * dtype.bits // 8)
@@ -131,8 +137,12 @@ class Matrix(ABC):
     def build(self) -> KFunc:
         k = self.k
         count = k.idx("mul", k.idx("mul", self.m_tiles, self.n_tiles), self.em.product(self.plan.batch))
-        k.work(count, self._item)
+        self._start(count)
+        k.work(count, self._item, self.teams)
         return k.func
+
+    def _start(self, count: Value) -> None:
+        """Before the first work item."""
 
     def _m_tiles(self) -> Value:
         return ceil_div(self.k, self.M, self.bm)
@@ -159,7 +169,7 @@ class Matrix(ABC):
     def _item(self, w: Value) -> None:
         k, em, t = self.k, self.em, self.tiles
         batch, mt, n0 = self._tile_of(w)
-        self.lo, self.hi = self._span(w)
+        self.w, (self.lo, self.hi) = w, self._span(w)
         (self.m0, self.vl_m), self.n0 = self._rows_of(mt), k.idx("add", n0, self.n_off)
         te = self.limits.te
         self.vl_n = [clamp(k, k.idx("sub", self.N, k.idx("add", self.n0, j * te)), self.te) for j in range(t.jn)]
@@ -173,7 +183,8 @@ class Matrix(ABC):
                 states = self._keep([k.bcast(k.sconst(IDENTITY[s.kind], s.dtype), self.vl_m[0], te) for s in self.plan.vectors])
                 init = [s for s in states if s is not None]
                 init += [k.bcast(k.sconst(self.bottom(a), DType.f32), self.vl_m[0], te) for a in range(len(self.stream.anchor_needs))]
-                out = k.pipe(w, t.bk, init, self._steps, self._copy, self._block, private=False, stages=self.stages)
+                out = k.pipe(w, t.bk, init, self._steps, self._copy, self._block, private=self.mates == 1, stages=self.stages,
+                             teams=self.teams, depth=self.depth)
 
                 def end() -> Sequence[Value]:
                     Results(self).store(*self._parts(out), n0)
@@ -194,7 +205,7 @@ class Matrix(ABC):
         first = k.cmp("eq", i, self._span(w)[0]) if any(op.per_item for op in self.operands.values()) else None
         with em.scope([Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)]):
             for number, op in enumerate(self.operands.values()):
-                mine = self.working if op.lane == "m" and all_warps else k.cmp("eq", self.warp, number % self.limits.warps)
+                mine = self.working if op.lane == "m" and all_warps else self._mover(number)
                 if op.per_item:
                     assert first is not None
                     mine = first if mine is None else k.s("and", mine, first)
@@ -212,6 +223,16 @@ class Matrix(ABC):
                 else:
                     k.if_(mine, go)
 
+    def _mover(self, number: int) -> Value | None:
+        """Whether this warp moves operand `number`; None: every warp does."""
+        return None if self.mates == 1 else self.k.cmp("eq", self.mate, number % self.mates)
+
+    def _place(self, op: Operand, stage: Value) -> Value:
+        """The stage of this warp's team among those of the buffer."""
+        if self.teams == 1:
+            return stage
+        return self.k.idx("add", self.k.idx("mul", self.team, 2 if op.per_item else self.stages), stage)
+
     def _staged_rows(self, mt: Value) -> tuple[Lanes, bool]:
         """The rows that one transfer brings, and whether every working warp brings its own."""
         m0 = self.k.idx("mul", mt, self.bm)
@@ -224,7 +245,7 @@ class Matrix(ABC):
         mem, _ = em.address(name, dims, dtype, op.leaf.sub, 0)
         lane_at = next(n for n, (_, axis, _) in enumerate(parts) if axis is lanes.axis)
         k_at = next(n for n, (_, axis, _) in enumerate(parts) if op.k_dim in axis.dims)
-        dst = k.mem_at(op.buffer, [stage, k.const(0), lanes.at or k.const(0)])
+        dst = k.mem_at(op.buffer, [self._place(op, stage), k.const(0), lanes.at or k.const(0)])
         k_cap, lane_cap = k.const(op.k_cap), k.const(lanes.cap or op.lane_cap)
         if lane_at == len(parts) - 1:
             k.dma_load(dst, mem, rows, lanes.count, k_cap, lane_cap, src_axes=(k_at, lane_at), dst_axes=(1, 2))
@@ -236,7 +257,7 @@ class Matrix(ABC):
     def _load(self, op: Operand, at: Value, lane: Value) -> Value:
         assert op.stage is not None
         vl = self.te if op.lane_cap >= self.limits.te else self.k.idx("min", self.te, op.lane_cap)
-        return self.k.opnd_load(self.k.mem_at(op.buffer, [op.stage, at, lane]), self.kmax, vl, k_axis=1, lane_axis=2)
+        return self.k.opnd_load(self.k.mem_at(op.buffer, [self._place(op, op.stage), at, lane]), self.kmax, vl, k_axis=1, lane_axis=2)
 
     def _rounded(self, x: Value) -> Value:
         return self.k.idx("mul", ceil_div(self.k, x, self.kmax), self.kmax) if self.kmax > 1 else x
@@ -262,19 +283,19 @@ class Matrix(ABC):
         """Stores the states that stand in scratchpad; they may be used once more until they are dropped."""
         for m, s in enumerate(states):
             if self.park is not None and s is not None:
-                self.k.store(self._place(m), s, self.vl_m[0], axis=1)
+                self.k.store(self._parked(m), s, self.vl_m[0], axis=1)
         return self._drop(states)
 
     def _drop(self, states: States) -> States:
         return list(states) if self.park is None else [None] * len(states)
 
-    def _place(self, m: int) -> Value:
+    def _parked(self, m: int) -> Value:
         assert self.park is not None
         return self.k.mem_at(self.park, [self.k.const(m), self.k.const(0)])
 
     def _state(self, states: States, m: int) -> Value:
         s = states[m]
-        return s if s is not None else self.k.load(self._place(m), self.vl_m[0], axis=1, lanes=self.limits.te)
+        return s if s is not None else self.k.load(self._parked(m), self.vl_m[0], axis=1, lanes=self.limits.te)
 
     def bind_states(self, args: Sequence[Value], states: States) -> dict[Value, Rows | Callable[[], Rows]]:
         return {args[s.index]: (lambda m=m: (self._state(states, m),)) for m, s in enumerate(self.plan.vectors)}  # type: ignore[misc]

@@ -1,13 +1,14 @@
-"""P11: `pipe` becomes a software pipeline: while block i is computed, the transfers of the next block (of the next work item, at
-the end) are in flight in the next stage.
+"""P11: `pipe` becomes a software pipeline: while block i is computed, the transfers of the next blocks (of the next work items, at
+the end) are in flight in the next stages.
 
-Per step: wait for this warp's transfers, meet the other warps (everyone has left the other stage and everyone's part of this one has
-arrived), start the next copies, compute. Counters for the stage and the item's parity are carried through both loops.
+Per step: wait for this warp's transfers, meet the other warps of the team (everyone has left the stage that is filled next and everyone's part
+of this one has arrived), start the next copies, compute. Counters for the stage and the item's parity are carried through both loops; where
+more than one step is ahead, so is the place (item, block, stage) of the copies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rvgpu.ir.core import Block, Op, Value
@@ -26,7 +27,8 @@ class PipelineDma:
             pipes = [op for op in loop.regions[0].ops if op.name == "pipe"]
             if pipes:
                 assert len(pipes) == 1, "one pipe in a work item"
-                _expand(func, loop, pipes[0])
+                depth = pipes[0].attrs.get("depth", 1)
+                (_Next if depth == 1 else _Deep)(func, loop, pipes[0]).expand()
         return [func]
 
 
@@ -37,71 +39,147 @@ def _inline(k: K, region: Block, args: Sequence[Value]) -> list[Value]:
     return [mapping.get(v, v) for v in region.yielded]
 
 
-def _expand(func: KFunc, loop: Op, pipe: Op) -> None:
-    k = K(func)
-    k.loc = loop.loc
-    count, ctas = loop.operands[1], loop.operands[2]
-    span, copy, compute = pipe.regions
-    step, stages = pipe.attrs["step"], pipe.attrs["stages"]
-    assert isinstance(step, int) and isinstance(stages, int)
-    body = loop.regions[0]
-    w = body.args[0]
-    counters = [Value(IDX, hint="stage"), Value(IDX, hint="parity")]
-    body.args += counters
+class _Pipe:
+    """A pipe inside the loop over work items, and the loop that takes its place."""
 
-    # before the loop: the first item's first block
-    at = func.body.ops.index(loop)
-    head = Block()
-    with k.at(head):
-        zero = k.const(0)
-        lo, hi = _inline(k, span, [loop.operands[0]])
-        some = k.s("and", k.cmp("lt", loop.operands[0], count), k.cmp("lt", lo, hi))
+    def __init__(self, func: KFunc, loop: Op, pipe: Op) -> None:
+        self.func, self.loop, self.pipe, self.k = func, loop, pipe, K(func)
+        self.k.loc = loop.loc
+        self.first, self.count, self.ctas = loop.operands[:3]
+        self.span, self.copy, self.compute = pipe.regions
+        step, stages, teams = pipe.attrs["step"], pipe.attrs["stages"], pipe.attrs.get("teams", 1)
+        assert isinstance(step, int) and isinstance(stages, int) and isinstance(teams, int)
+        self.step, self.stages, self.teams = step, stages, teams
+        self.w = loop.regions[0].args[0]
 
-        def first() -> list[Value]:
-            _inline(k, copy, [loop.operands[0], lo, zero, zero])
-            return []
+    def meet(self) -> None:
+        k = self.k
+        if self.pipe.attrs["private"]:
+            return
+        if self.teams == 1:
+            k.bar(0)
+        else:
+            mates = self.func.warps // self.teams
+            k.bar(0, k.idx("div", k.special("warp"), mates), mates)
 
-        k.if_(some, first)
-    func.body.ops[at:at] = head.ops
-    loop.operands += [zero, zero]
+    def after(self, stage: Value) -> Value:
+        k = self.k
+        if self.stages == 2:
+            return k.idx("sub", 1, stage)
+        return k.idx_select(k.cmp("eq", stage, self.stages - 1), 0, k.idx("add", stage, 1))
 
-    # the block loop in place of the pipe
-    inner = Block()
-    with k.at(inner):
-        next_lo, _ = _inline(k, span, [k.idx("add", w, ctas)])
-        lo, hi = _inline(k, span, [w])
+    def body(self, args: Sequence[Value]) -> list[Value]:
+        """The block's work, moved here."""
+        mapping = dict(zip(self.compute.args, args, strict=True))
+        yielded = [mapping.get(v, v) for v in self.compute.yielded]
+        ops = self.compute.ops[:-1]
+        substitute(Block(ops=ops), mapping)
+        self.k.block.ops += ops
+        return yielded
 
-        def block(i: Value, carried: list[Value]) -> list[Value]:
-            stage, *states = carried
-            k.dma_wait(0)
-            if not pipe.attrs["private"]:
-                k.bar(0)
-            after = k.idx("add", i, step)
-            last = k.cmp("ge", after, hi)
-            next_w = k.idx_select(last, k.idx("add", w, ctas), w)
-            next_i = k.idx_select(last, next_lo, after)
-            next_stage = k.idx("sub", 1, stage) if stages == 2 else k.idx_select(k.cmp("eq", stage, stages - 1), 0, k.idx("add", stage, 1))
-            next_parity = k.idx_select(last, k.idx("sub", 1, counters[1]), counters[1])
+    def carry(self, hints: Sequence[str], before: Callable[[], Sequence[Value]]) -> list[Value]:
+        """Values that the loop over items carries: from `before`, which stands in front of it."""
+        args = [Value(IDX, hint=h) for h in hints]
+        head = Block()
+        with self.k.at(head):
+            self.loop.operands += before()
+        at = self.func.body.ops.index(self.loop)
+        self.func.body.ops[at:at] = head.ops
+        self.loop.regions[0].args += args
+        return args
 
-            def ahead() -> list[Value]:
-                _inline(k, copy, [next_w, next_i, next_stage, next_parity])
-                return []
+    def replace(self, inner: Block, results: Sequence[Value], carried: Sequence[Value]) -> None:
+        """`inner` in place of the pipe, `results` for its results; the loop's next iteration gets `carried`."""
+        body = self.loop.regions[0]
+        here = body.ops.index(self.pipe)
+        body.ops[here:here + 1] = inner.ops
+        substitute(body, dict(zip(self.pipe.results, results, strict=True)))
+        end = body.ops[-1]
+        assert end.name == "yield"
+        end.operands = list(carried)
+        self.loop.results = [Value(IDX, self.loop, n) for n in range(len(carried))]
 
-            k.if_(k.cmp("lt", next_w, count), ahead)
-            mapping = dict(zip(compute.args, [i, stage, counters[1], *states], strict=True))
-            yielded = [mapping.get(v, v) for v in compute.yielded]
-            ops = compute.ops[:-1]
-            inside = Block(ops=ops)
-            substitute(inside, mapping)
-            k.block.ops += ops
-            return [next_stage, *yielded]
 
-        out = k.for_(lo, hi, step, [counters[0], *pipe.operands[1:]], block)
-        parity = k.idx("sub", 1, counters[1])
-    here = body.ops.index(pipe)
-    body.ops[here:here + 1] = inner.ops
-    substitute(body, dict(zip(pipe.results, out[1:], strict=True)))
-    end = body.ops[-1]
-    assert end.name == "yield"
-    end.operands = [out[0], parity]
-    loop.results = [Value(IDX, loop, 0), Value(IDX, loop, 1)]
+class _Next(_Pipe):
+    """One step ahead."""
+
+    def expand(self) -> None:
+        k = self.k
+
+        def before() -> list[Value]:
+            zero = k.const(0)
+            lo, hi = _inline(k, self.span, [self.first])
+            some = k.s("and", k.cmp("lt", self.first, self.count), k.cmp("lt", lo, hi))
+            k.if_(some, lambda: _inline(k, self.copy, [self.first, lo, zero, zero])[:0])
+            return [zero, zero]
+
+        start, parity = self.carry(("stage", "parity"), before)
+        inner = Block()
+        with k.at(inner):
+            next_lo, _ = _inline(k, self.span, [k.idx("add", self.w, self.ctas)])
+            lo, hi = _inline(k, self.span, [self.w])
+
+            def block(i: Value, carried: list[Value]) -> list[Value]:
+                stage, *states = carried
+                k.dma_wait(0)
+                self.meet()
+                after = k.idx("add", i, self.step)
+                last = k.cmp("ge", after, hi)
+                next_w = k.idx_select(last, k.idx("add", self.w, self.ctas), self.w)
+                next_i = k.idx_select(last, next_lo, after)
+                next_stage = self.after(stage)
+                next_parity = k.idx_select(last, k.idx("sub", 1, parity), parity)
+                k.if_(k.cmp("lt", next_w, self.count), lambda: _inline(k, self.copy, [next_w, next_i, next_stage, next_parity])[:0])
+                return [next_stage, *self.body([i, stage, parity, *states])]
+
+            out = k.for_(lo, hi, self.step, [start, *self.pipe.operands[1:]], block)
+            other = k.idx("sub", 1, parity)
+        self.replace(inner, out[1:], [out[0], other])
+
+
+class _Deep(_Pipe):
+    """Several steps ahead. Carried: the stage that is computed, the steps under way, and the next copy's item, position and stage."""
+
+    def expand(self) -> None:
+        k, depth = self.k, self.pipe.attrs["depth"]
+        transfers = sum(op.name == "dma.load" for op in self.copy.walk())
+        per_warp = transfers if self.pipe.attrs["private"] else -(-transfers // (self.func.warps // self.teams))
+        assert isinstance(depth, int) and self.stages > depth
+
+        def before() -> list[Value]:
+            zero = k.const(0)
+            self.lo, self.hi = _inline(k, self.span, [self.first])
+            self.end = k.idx_select(k.cmp("lt", self.lo, self.hi), self.count, 0)
+            self.zero = zero
+            at = [zero, self.first, self.lo, zero]
+            for _ in range(depth):
+                at = self.fetch(at)
+            return [zero, *at]
+
+        carried = self.carry(("stage", "under_way", "next_w", "next_i", "next_stage"), before)
+        inner = Block()
+        with k.at(inner):
+            def block(i: Value, values: list[Value]) -> list[Value]:
+                stage, under_way, *at = values[:5]
+                left = k.idx("sub", under_way, 1)
+                k.dma_wait(k.idx("mul", left, per_warp) if per_warp > 1 else left)
+                self.meet()
+                at = self.fetch([left, *at])
+                return [self.after(stage), *at, *self.body([i, stage, self.zero, *values[5:]])]
+
+            out = k.for_(self.lo, self.hi, self.step, [*carried, *self.pipe.operands[1:]], block)
+        self.replace(inner, out[5:], out[:5])
+
+    def fetch(self, at: list[Value]) -> list[Value]:
+        """Starts the copy at `at` (steps under way, item, position, stage) unless there is none; where the next one is."""
+        k = self.k
+        under_way, w, i, stage = at
+
+        def go() -> list[Value]:
+            _inline(k, self.copy, [w, i, stage, self.zero])
+            after = k.idx("add", i, self.step)
+            last = k.cmp("ge", after, self.hi)
+            return [k.idx("add", under_way, 1), k.idx_select(last, k.idx("add", w, self.ctas), w), k.idx_select(last, self.lo, after),
+                    self.after(stage)]
+
+        return k.if_(k.cmp("lt", w, self.end), go, lambda: at)

@@ -1,8 +1,9 @@
 """The verifier of level K: rows, dominance, scratchpad within the machine, accumulators, uniform barriers, waits.
 
 Which values differ between the warps of a CTA is followed from `warp`, per-warp buffers and accumulators; a barrier
-of all may not stand where only some warps come by (whether one of some is met is left to the evaluator). A read of a buffer through the very view that a transfer is still filling
-is an error; what depends on the values of stage indices is left to the evaluator, in which data lands at its wait.
+of all may not stand where only some warps come by (whether one of some is met is left to the evaluator). A read of a
+buffer through the very view that a transfer is still filling is an error; what depends on the values of stage indices
+is left to the evaluator, in which data lands at its wait.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from rvgpu.ir.core import Block, Value
 from rvgpu.ir.types import TensorType
 from rvgpu.passes.context import Facts, Limits, Price
+from rvgpu.passes.cost_gemm import gemm_bytes, gemm_cost, gemm_stages
 from rvgpu.passes.lower_matrix import Tiles
 from rvgpu.passes.matrix_plan import MATRIX_DTYPES, MatrixPlan, n_lanes
 
@@ -37,21 +38,22 @@ def _operand_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> list[tuple[int
 def stages(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
     """Stages of what a block brings: a third one, where it fits, lets half the warps of a kernel with streamed rows lag (`lower_stream`)."""
     if not plan.streamed_rows:
-        return next((n for n in (4, 3) if _spm_bytes(plan, limits, t, n) <= limits.spm_bytes), 2)
-    lag = plan.streamed_rows and plan.atoms and t.wm > 1 and limits.bound(plan.stream.dim) > 2 * t.bk
+        return gemm_stages(plan, limits, t)
+    lag = plan.atoms and t.wm > 1 and limits.bound(plan.stream.dim) > 2 * t.bk
     return 3 if lag and _spm_bytes(plan, limits, t, 3) <= limits.spm_bytes else 2
 
 
 def spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
+    if not plan.streamed_rows:
+        return gemm_bytes(plan, limits, t, gemm_stages(plan, limits, t))
     return _spm_bytes(plan, limits, t, stages(plan, limits, t))
 
 
 def _spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles, count: int) -> int:
     """The stages of every operand (two of those of a work item), and per warp the rows of the vector states and of the factors (at most
     four, the plan's states)."""
-    rows = 4 + (len(plan.vectors) if plan.streamed_rows else 0)
-    teams = 1 if plan.streamed_rows else limits.warps // (t.wm * t.wn)
-    return teams * sum((2 if once else count) * b for b, _, once in _operand_bytes(plan, limits, t)) + 1024 + limits.warps * rows * limits.te * 4
+    rows = 4 + len(plan.vectors)
+    return sum((2 if once else count) * b for b, _, once in _operand_bytes(plan, limits, t)) + 1024 + limits.warps * rows * limits.te * 4
 
 
 def _blocks(plan: MatrixPlan, limits: Limits, t: Tiles) -> float:
@@ -77,6 +79,8 @@ def work_items(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
 def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     """The price of the launch (see the module's first lines)."""
     assert plan.dtype in MATRIX_DTYPES
+    if not plan.streamed_rows:
+        return gemm_cost(plan, limits, f, t)
     bm, bn = t.shape(limits.te)
     m, n, r, batch = (limits.product(dims) for dims in (plan.m, plan.n, (plan.stream.dim,), plan.batch))
     items = work_items(plan, limits, t)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rvgpu.ir.core import Value
+from rvgpu.ir.core import Func, Value
+from rvgpu.ir.tile_build import KFunc
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import decode, reject
 from rvgpu.passes.lower_matrix import Matrix, Tiles
+from rvgpu.passes.matrix_plan import MatrixPlan
 
-
-LAG = 128  # positions of the streamed dim by which a team is behind the one before it
 QUEUE = 8  # barriers from here on: team t waits at QUEUE + t - 1 for the one before it
 
 
@@ -23,14 +23,24 @@ def group_rows(limits: Limits, t: Tiles, teams: int) -> int:
 
 
 class Gemm(Matrix):
-    """Teams start one after the other: while one stores a tile, the others multiply, and the first blocks of all do not come at once."""
+    """Teams start one after the other, by `lag` positions of the streamed dim or an even share of it: while one stores a tile, the others
+    multiply, and the first blocks of all do not come at once."""
 
-    def _start(self, count: Value) -> None:
+    def __init__(self, func: Func, limits: Limits, plan: MatrixPlan, tiles: Tiles, stages: int, lag: int) -> None:
+        super().__init__(func, limits, plan, tiles, stages)
+        self.lag = self.k.const(lag)
+
+    def build(self) -> KFunc:
+        self._start()
+        return super().build()
+
+    def _start(self) -> None:
+        """Waits for the team before this one."""
         k = self.k
         if 1 < self.teams <= QUEUE:
-            ctas = k.special("ctas")
+            count, ctas = self._count(), k.special("ctas")
             self.count, self.all_ctas = count, ctas
-            most = k.idx("min", LAG, k.idx("div", self.R, self.teams))
+            most = k.idx("min", self.lag, k.idx("div", self.R, self.teams))
             self.lag = k.idx("mul", k.idx("div", most, self.tiles.bk), self.tiles.bk)
             mine = k.idx("add", k.special("cta"), k.idx("mul", ctas, self.team))
             late = k.s("and", k.cmp("gt", self.team, 0), k.cmp("lt", mine, count))

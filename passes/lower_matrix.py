@@ -135,14 +135,11 @@ class Matrix(ABC):
 
     # -- the frame: work items, tile coordinates, the block loop
     def build(self) -> KFunc:
-        k = self.k
-        count = k.idx("mul", k.idx("mul", self.m_tiles, self.n_tiles), self.em.product(self.plan.batch))
-        self._start(count)
-        k.work(count, self._item, self.teams)
-        return k.func
+        self.k.work(self._count(), self._item, self.teams)
+        return self.k.func
 
-    def _start(self, count: Value) -> None:
-        """Before the first work item."""
+    def _count(self) -> Value:
+        return self.k.idx("mul", self.k.idx("mul", self.m_tiles, self.n_tiles), self.em.product(self.plan.batch))
 
     def _m_tiles(self) -> Value:
         return ceil_div(self.k, self.M, self.bm)

@@ -14,6 +14,7 @@ from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.context import Context, Limits, Planned, Price, Remark
 from rvgpu.passes.cost import cost, roofline, spm_bytes, stages
+from rvgpu.passes.cost_gemm import lag
 from rvgpu.passes.expand import is_macro
 from rvgpu.passes.lower_gemm import Gemm
 from rvgpu.passes.lower_long import lower_long
@@ -97,7 +98,9 @@ class Tile:
             return FewRows(func, limits, plan, t).build()
         apart = f", {t.wo} warps along {plan.m[0]}" if t.wo else ""
         self._say(func, context, f"{t.wm} x {t.wn} warps of {t.im} x {t.jn} tiles{apart}, blocks of {t.bk}", spm_bytes(plan, limits, t), price, tuned)
-        return (Streamed if plan.streamed_rows else Gemm)(func, limits, plan, t, stages(plan, limits, t)).build()
+        if plan.streamed_rows:
+            return Streamed(func, limits, plan, t, stages(plan, limits, t)).build()
+        return Gemm(func, limits, plan, t, stages(plan, limits, t), lag(plan, func.result_types, context.facts)).build()
 
     def _say(self, func: Func, context: Context, tile: str, spm: int | None, price: Price, tuned: bool = False) -> None:
         context.planned[func.name] = Planned(tile, price, tuned)
@@ -130,7 +133,7 @@ class Tile:
                         continue  # four accumulators
                     if not plan.streamed_rows and im + jn * per_tile > 4:
                         continue  # four operand groups of eight registers each
-                    for bk in (stream_block(plan, limits),) if plan.streamed_rows else (32, 64, 128, 256):
+                    for bk in (stream_block(plan, limits),) if plan.streamed_rows else (16, 32, 64, 128, 256):
                         t = Tiles(wm, wn, im, jn, bk, wo)
                         if all(getattr(self, f) in (0, getattr(t, f)) for f in FIELDS):
                             yield t

@@ -56,6 +56,22 @@ def test_gemm(shape, dtype):
     assert out2.shape == out.shape and np.isfinite(out2).all()
 
 
+@pytest.mark.parametrize("dims", [(33, 41, 70), (70, 20, 16), (9, 100, 5), (40, 40, 0)])
+def test_teams_of_warps(dims):
+    """Teams of any size, with as many stages as fit, give the same bytes; the later ones wait for the ones before them."""
+    m, n, k = dims
+    rng = np.random.default_rng(5)
+    a, b = data(rng, (m, k)), data(rng, (k, n))
+    outs = []
+    for wm, wn, im, jn, bk, ctas in ((2, 2, 2, 2, 16, 1), (1, 1, 1, 1, 16, 1), (1, 2, 1, 2, 16, 2), (2, 1, 1, 1, 32, 1), (1, 1, 2, 2, 32, 3)):
+        (out,), kf = run(streams.gemm(DType.bf16, DType.f32), {"a": a, "b": b}, {"M": m, "N": n, "K": k}, warps=4, ctas=ctas, wm=wm, wn=wn, im=im,
+                         jn=jn, bk=bk)
+        assert any(op.name == "bar" and op.attrs.get("warps") == 2 * wm * wn for op in kf.body.walk()) == (wm * wn < 4)
+        outs.append(out)
+    assert np.abs(outs[0] - a.astype(np.float64) @ b.astype(np.float64)).max(initial=0) < 1e-5 * max(k, 1)
+    assert all((out == outs[0]).all() for out in outs)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 40), (7, 16), (5, 130)])
 def test_softmax(shape):
     x = np.random.default_rng(2).standard_normal(shape).astype(np.float32) * 5
@@ -97,7 +113,7 @@ def test_a_product_on_fewer_warps_has_the_same_bytes(tiles):
 
 
 def test_small_products_use_all_cores():
-    """256^3 has four tiles of 128 x 128 and eight cores: two warps of one tile each give every core its share."""
+    """256^3 has four tiles of 128 x 128 and eight cores: smaller ones give every core its share."""
     x = np.ones((256, 256), ml_dtypes.bfloat16)
     r = Kernel(ZOO["gemm"]).compile("base").run(x, x)
-    assert r.cycles <= 13_488 and (r.out == 256).all()
+    assert r.cycles <= 9_900 and (r.out == 256).all()

@@ -1,0 +1,94 @@
+"""The price of a plain product: teams of a core's warps, each with work items and stages of its own (`lower_gemm`).
+
+A core's time is its resource that is busy longest, and a little of the others; the launch, the first block's way and the last tile's come on
+top. Work is shared out by items, each as large as the average one: edges lie on all cores alike. Constants without a source were measured on
+`base`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+from rvgpu.ir.dims import Dim
+from rvgpu.ir.types import TensorType
+from rvgpu.passes.context import Facts, Limits, Price
+from rvgpu.passes.lower_matrix import Tiles
+from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan, n_lanes
+
+LINE = 64  # bytes
+SHARP = 8  # a resource that is busy nearly as long as the busiest delays it: the norm that joins their times
+START = 900  # cycles: a kernel's arguments from DRAM, its prologue
+BLOCK = 130  # scalar instructions of a warp around a block
+ROW = 12  # cycles of a warp that stores a row of a tile without further math
+LATENCY = 12  # cycles that a warp alone waits for the operands of a step, beyond the queue's two multiplies
+
+
+def gemm_operands(plan: MatrixPlan, t: Tiles, te: int) -> Iterator[tuple[Leaf, str, int]]:
+    """Staged operands: the tensor, its lanes ("m", "n"), how many of those an item has; a tensor staged twice alike counts once."""
+    bm, bn = t.shape(te)
+    seen = set()
+    for p in plan.products:
+        for leaf, lane, size in ((p.a, "m", bm), (p.b, "n", bn)):
+            assert leaf is not None
+            if (leaf.value, lane) not in seen:
+                seen.add((leaf.value, lane))
+                yield leaf, lane, size
+
+
+def gemm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles, count: int) -> int:
+    """Scratchpad for `count` stages of every team's operands."""
+    lanes = sum(n_lanes(plan, limits, size) if lane == "n" else size for _, lane, size in gemm_operands(plan, t, limits.te))
+    return limits.warps // (t.wm * t.wn) * count * t.bk * lanes * plan.dtype.bits // 8
+
+
+def gemm_stages(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
+    """As many stages as fit, four at most."""
+    return next((n for n in (4, 3) if gemm_bytes(plan, limits, t, n) <= limits.spm_bytes), 2)
+
+
+def lag(plan: MatrixPlan, results: Iterable[TensorType], f: Facts) -> int:
+    """By how many positions of the streamed dim a team is behind the one before it: what a core multiplies while all cores' results of a tile
+    go to DRAM."""
+    bits = sum(t.dtype.bits for t in results if set(plan.n) & set(t.dims))
+    return math.ceil(bits / 8 * f.cores * f.macs[plan.dtype.name] / len(plan.products) / f.dram_bytes)
+
+
+def _lines(limits: Limits, dims: tuple[Dim, ...], nbytes: float, bits: int) -> float:
+    """Lines that a row of so many bytes touches in a tensor of these dims."""
+    inner = limits.static(dims[-1])
+    extra = 0.5 if inner is None else 0.0 if inner * bits // 8 % LINE == 0 else 1 - 8 / LINE
+    return max(1.0, nbytes / LINE) + extra
+
+
+def gemm_cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
+    bm, bn = t.shape(limits.te)
+    m, n, r, batch = (limits.product(dims) for dims in (plan.m, plan.n, (plan.stream.dim,), plan.batch))
+    bits, products, kmax = plan.dtype.bits, len(plan.products), KMAX[plan.dtype.bits]
+    m_tiles, n_tiles = -(-m // bm), -(-n // bn)
+    items = batch * m_tiles * n_tiles
+    per_core, mates = -(-items // f.cores), t.wm * t.wn
+    high, wide = 16 * -(-m // m_tiles // 16), 16 * -(-n // n_tiles // 16)  # of an item on average
+    steps, blocks = -(-r // kmax), -(-r // t.bk)
+    matrix = high * wide * r * products / f.macs[plan.dtype.name]
+    dma = 0.0
+    for leaf, lane, _ in gemm_operands(plan, t, limits.te):
+        size = high if lane == "m" else wide
+        if leaf.dims[-1] == plan.stream.dim:
+            dma += size * blocks * _lines(limits, leaf.dims, min(r, t.bk) * bits / 8, bits) * f.transpose_factor * LINE / f.dma_bytes
+        else:
+            dma += r * _lines(limits, leaf.dims, size * bits / 8, bits) * LINE / f.dma_bytes
+    issue = mates * (steps * (kmax * (t.im + t.jn) + 3 * t.im * t.jn * products + 6) + blocks * BLOCK)
+    at_once = mates * min(limits.warps // mates, per_core)
+    alone = (matrix + steps * mates * LATENCY + mates * blocks * BLOCK) / at_once
+    l2 = f.cores * r * (high + wide) * bits / 8 / f.l2_bytes
+    out = high * wide * 4 * products
+    tile = out / f.tile_move_bytes
+    needs = {"matrix": matrix, "DMA": dma, "issue": issue, "chain": alone, "L2": l2, "tile port": tile}
+    needs = {k: v * per_core for k, v in needs.items()}
+    dram = batch * (m * r + n * r + m * n) * bits / 8 / f.dram_bytes
+    first = f.cores * (high + wide) * min(t.bk, r) * bits / 8 / 2 / f.dram_bytes  # neighbours share half
+    last = max(f.cores * out / 2 / f.dram_bytes, high / t.wm * math.ceil(wide / t.wn / limits.te) * ROW)
+    fixed = f.launch + START + f.dram_latency + first + last
+    work = sum(v**SHARP for v in needs.values()) ** (1 / SHARP)
+    return Price(fixed + max(work, dram) + 0.05 * min(work, dram), needs | {"DRAM": dram})

@@ -17,7 +17,7 @@ from rvgpu.passes.kernel import Stream
 from rvgpu.passes.rows import Emitter, Rows
 
 Key = Hashable
-INDEXED = frozenset({"rename", "slice", "concat"})  # what moves coordinates: nothing is kept in a kernel with such ops
+INDEXED = frozenset({"rename", "slice", "concat", "pad", "take"})  # what moves coordinates: nothing is kept in a kernel with such ops
 
 
 @dataclass(eq=False)

@@ -47,7 +47,7 @@ class _Parted:
         with k.at(em.root):
             self.zero, self.warp = k.const(0), k.special("warp")
             self.parts = ceil_div(k, self.length, self.size)
-        self.stage = [StagedRows(k, em, v, 1, self.size) for v in self.fetched]
+        self.stage = [StagedRows(k, em, v, 1, self.size, whole=False) for v in self.fetched]
 
     def _size(self) -> int:
         return part_positions(self.limits)

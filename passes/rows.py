@@ -66,9 +66,11 @@ class Scope:
 
 @dataclass(eq=False)
 class Staged:
-    """A tensor (or part of it) that stands in scratchpad: `at(sub, row)` gives its sub-buffer and the lane axis or None."""
+    """A tensor (or part of it) that stands in scratchpad: `at(sub, row)` gives its sub-buffer and the lane axis or None. When not the `whole` of
+    its last dim is there, what reads at another place than the coordinate in scope goes to memory."""
 
     at: Callable[[Emitter, Sub, int], tuple[Value, int | None]]
+    whole: bool = True
 
 
 COMMUTATIVE = frozenset({"add", "mul", "max", "min", "and", "or", "eq", "ne"})
@@ -366,7 +368,8 @@ class Emitter:
         name, dims, dtype = self.tensors[v]
         pieces = [(d, p) for d, p in sub if d in dims and (p.guarded or p.ids is not None)]
         scattered = {d: x for d, p in pieces if p.ids is not None and isinstance((x := self._ids(p, row)).type, VecType)}
-        if v in self.staged and not any(p.ids is not None and (d in scattered or d != dims[-1]) for d, p in pieces):
+        there = v in self.staged and (self.staged[v].whole or not any(d == dims[-1] for d, _ in sub))
+        if there and not any(p.ids is not None and (d in scattered or d != dims[-1]) for d, p in pieces):
             mem, lane = self.staged[v].at(self, sub, row)
         else:
             mem, lane = self.address(name, dims, dtype, sub, row)

@@ -237,7 +237,7 @@ class Sweep:
 class StagedRows:
     """An input whose rows, or pieces of them, a warp fetches by DMA: buffer[stage][row][element] per warp."""
 
-    def __init__(self, k: K, em: Emitter, value: Value, rows: int, width: int) -> None:
+    def __init__(self, k: K, em: Emitter, value: Value, rows: int, width: int, whole: bool = True) -> None:
         self.k, self.em = k, em
         self.name, self.dims, self.dtype = em.tensors[value]
         stage_bytes = (width * rows * self.dtype.bits // 8 + 63) // 64 * 64
@@ -247,7 +247,7 @@ class StagedRows:
                                       size_bytes=2 * stage_bytes, per_warp=True)
         self.bytes = 2 * stage_bytes
         self.place: tuple[Value, Value, Value | None] | None = None
-        em.staged[value] = Staged(self.at)
+        em.staged[value] = Staged(self.at, whole)
 
     def copy(self, row: Value, col: Value, rows: Value, cols: Value, stage: Value) -> None:
         """Starts the transfer of `rows` rows from `row` on, `cols` elements from `col` on."""

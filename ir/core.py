@@ -91,12 +91,12 @@ class Func:
     result_names: list[str] = field(default_factory=list)  # "out" or out0, out1, ...
 
     def dim_names(self) -> list[str]:
-        """Every dim name in order of first appearance in parameters, then results, then the body (the ABI's order)."""
+        """Every dim name in order of first appearance in parameters, then results, then the body's types and attributes (the ABI's order)."""
         seen: dict[str, None] = {}
-        for t in self._types():
-            for d in t.dims:
-                for n in d.names:
-                    seen.setdefault(n)
+        asked = (a for op in self.body.walk() for a in op.attrs.values() if isinstance(a, Dim))  # size(N) of a kernel without an N
+        for d in (*(d for t in self._types() for d in t.dims), *asked):
+            for n in d.names:
+                seen.setdefault(n)
         return list(seen)
 
     def dtypes(self) -> set[DType]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import count as count_from
 
-from rvgpu.errors import RvgpuError
 from rvgpu.ir.core import Block, Builder, Func, Op, Param, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import DType, TensorType
@@ -332,18 +331,7 @@ class _Clusters:
         params = [p for p in params if p.value in used]
         params.sort(key=lambda p: p.keyword)
         name = self.func.name + (f"_{position + 1}" if position else "")
-        func = Func(name, params, block, values, [t for _, _, t in outs], self.func.loc, [name for name, _, _ in outs])
-        sizes_are_known(func)
-        return func
-
-
-def sizes_are_known(func: Func) -> None:
-    """E306 where a size is asked for in a kernel whose tensors do not have the dim."""
-    known = set(func.dim_names())
-    for op in func.body.ops:
-        dim = op.attrs.get("dim")
-        if op.name == "size" and isinstance(dim, Dim) and not known.issuperset(dim.names):
-            raise RvgpuError("E306", f"size({dim}) is not known in the kernel that needs it: this is not supported yet", op.loc)
+        return Func(name, params, block, values, [t for _, _, t in outs], self.func.loc, [name for name, _, _ in outs])
 
 
 def _dequantised(c: Op) -> bool:

@@ -134,13 +134,32 @@ class _Pieces(_Parted):
                 part = self.outs[0][2].dims[-1]
                 stack.enter_context(self.em.scope([Axis((part,), p)]))
                 self.sweep.totals(stack, self.stream, span)
-                self.sweep.store(self.outs, None)
+                self._store_states()
                 return
             if self.stream is not None:
                 self.sweep.totals(stack, self.stream, self.sweep.whole(self.stream.dim))
             if self.narrow():
                 self.k.if_(self.k.cmp("eq", p, 0), self._store_narrow)
             self.sweep.store([o for o in self.outs if o not in self.narrow()], self.lane, span)
+
+    def _store_states(self) -> None:
+        """Each state of the part; what does not vary with a row dim (a count) where that is 0."""
+        k = self.k
+        for o in self.outs:
+            first: Value | None = None
+            for d in self.rows:
+                if d not in o[2].dims:
+                    here = k.cmp("eq", self.em.axis_of(d)[1].base, 0)
+                    first = here if first is None else k.s("and", first, here)
+
+            def store(o: Out = o) -> Sequence[Value]:
+                self.sweep.store([o], None)
+                return []
+
+            if first is None:
+                store()
+            else:
+                k.if_(first, store)
 
     def _store_narrow(self) -> Sequence[Value]:
         self.sweep.store(self.narrow(), None)

@@ -25,7 +25,8 @@ def lower_merge(func: Func, limits: Limits) -> KFunc | None:
     if stream is None or stream.dim.name is None or "." not in stream.dim.name:
         return None
     longest = max((t.dims for t in func.result_types), key=len)
-    wide = [s for s in stream.states if longest and longest[-1] in s.dims]
+    stored = [p.value.tensor.dims for p in func.params if stream.dim in p.value.tensor.dims]
+    wide = [s for s in stream.states if longest and longest[-1] in s.dims] if any(longest and d[-1] == longest[-1] for d in stored) else []
     rows = longest[:-1] if wide else longest
     needs = {n for a in stream.anchor_needs for n in a}
     fits = all(set(s.dims) <= set(longest) for s in stream.states) and all(set(rows) <= set(t.dims) for t in func.result_types)

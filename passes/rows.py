@@ -7,7 +7,7 @@ stands before it. A row scope may hold several rows at once (`rows` > 1): every 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -66,11 +66,15 @@ class Scope:
 
 @dataclass(eq=False)
 class Staged:
-    """A tensor (or part of it) that stands in scratchpad: `at(sub, row)` gives its sub-buffer and the lane axis or None. When not the `whole` of
-    its last dim is there, what reads at another place than the coordinate in scope goes to memory."""
+    """A tensor (or part of it) that stands in scratchpad: `at(sub, row)` gives its sub-buffer and the lane axis or None. `whole`: all
+    positions of its last dim are there, not only those of the coordinates in scope."""
 
     at: Callable[[Emitter, Sub, int], tuple[Value, int | None]]
     whole: bool = True
+
+    def has(self, dims: Sequence[Dim], moved: Mapping[Dim, Piece], scattered: Iterable[Dim]) -> bool:
+        """Whether it holds what is asked for, seen through the pieces that lead to another place."""
+        return not moved or (self.whole and set(moved) <= {dims[-1]} and not set(scattered))
 
 
 COMMUTATIVE = frozenset({"add", "mul", "max", "min", "and", "or", "eq", "ne"})
@@ -366,15 +370,14 @@ class Emitter:
         """One value, or one along lanes; nothing is read where a guarded position lies outside the tensor."""
         k = self.k
         name, dims, dtype = self.tensors[v]
-        pieces = [(d, p) for d, p in sub if d in dims and (p.guarded or p.ids is not None)]
-        scattered = {d: x for d, p in pieces if p.ids is not None and isinstance((x := self._ids(p, row)).type, VecType)}
-        there = v in self.staged and (self.staged[v].whole or not any(d == dims[-1] for d, _ in sub))
-        if there and not any(p.ids is not None and (d in scattered or d != dims[-1]) for d, p in pieces):
+        pieces = {d: p for d, p in sub if d in dims and (p.offset is not None or p.ids is not None)}
+        scattered = {d: x for d, p in pieces.items() if p.ids is not None and isinstance((x := self._ids(p, row)).type, VecType)}
+        if v in self.staged and self.staged[v].has(dims, pieces, scattered):
             mem, lane = self.staged[v].at(self, sub, row)
         else:
             mem, lane = self.address(name, dims, dtype, sub, row)
         inside = None
-        for d, p in pieces:
+        for d, p in pieces.items():
             if p.guarded:
                 at = self._position(p, row + 1)
                 ok = self._within(at[row % len(at)], k.s_from_idx(self.extent(d)))

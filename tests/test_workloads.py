@@ -101,8 +101,22 @@ PLACES = [
     Case("argmax of a product", {"T": 7, "V": 300, "D": 64}, 2, body("x: bf16[T, D], w: bf16[D, V]", "i32[T]", "return argmax(x @ w, over=V)")),
 ]
 
-
-MASK_COPIES = ("cross_entropy", "argmax and logsumexp")  # checked mode takes a mask that is copied with the bits behind vl for agnostic
+# rows long enough to go in parts: what looks at another part of its row, results without the long dim, its size behind the parts
+LONG = [
+    Case("cross_entropy", {"V": 30001, "T": 17}), Case("cross_entropy", {"V": 50001, "T": 1}, 2), Case("sample", {"V": 30001, "T": 2}, 2),
+    Case("argmax and its value", {"T": 17, "V": 30000}, 1, body(
+        "x: bf16[T, V]", "(i32[T], f32[T])", "i = argmax(x, over=V)", "return i, take(x, i, along=V)")),
+    Case("stencil", {"M": 2, "N": 50001}, 1, body(
+        "x: f32[M, N]", "f32[M, N]", "p = pad(x, N, 1, N + 2)", "return slice(p, N + 2, 0, N) + slice(p, N + 2, 2, N) - 2 * x")),
+    Case("stencil summed", {"M": 2, "N": 50001}, 2, body(
+        "x: f32[M, N]", "f32[M]", "p = pad(x, N, 1, N + 2)", "return sum(abs(slice(p, N + 2, 0, N) + x), over=N)")),
+    Case("mirrored", {"M": 17, "N": 30001}, 1, body("x: f32[M, N]", "f32[M, N]", "return x + take(x, size(N) - 1 - iota(N), along=N)")),
+    *(Case(f, {"M": 3, "N": 50001}, 2, body("x: f32[M, N]", "f32[M]", f"return {f}(x, over=N)")) for f in "sum amax mean var logsumexp".split()),
+    Case("loss", {"V": 50001, "T": 3}, 3, body(
+        "x: bf16[T, V], ids: i32[T]", "f32", "return mean(logsumexp(x, over=V) - take(x, ids, along=V), over=T)")),
+]
+# checked mode takes a mask that is copied with the bits behind vl for agnostic
+MASK_COPIES = ("cross_entropy", "argmax and logsumexp", "logsumexp", "loss")
 
 
 def run(case: Case, machine: str = "base", **more):
@@ -113,7 +127,7 @@ def run(case: Case, machine: str = "base", **more):
     return k.compile(base, overrides=overrides, **dims).run(*random_inputs(k.func, dims, 3), check=True, **scalars, **more)
 
 
-@pytest.mark.parametrize("case", [*CASES, *PLACES], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [*CASES, *PLACES, *LONG], ids=lambda c: c.name)
 def test_checked(case):
     r = run(case, sanitize=case.name not in MASK_COPIES)
     assert r.stats["check"]["passed"], r.stats["check"]

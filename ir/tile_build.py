@@ -199,14 +199,19 @@ class K:
 
     def pipe(self, w: Value, step: int, init: Sequence[Value], span: Callable[[Value], tuple[Value, Value]],
              copy: Callable[[Value, Value, Value, Value], None],
-             body: Callable[[Value, Value, Value, list[Value]], Sequence[Value]], *, private: bool, stages: int = 2, teams: int = 1,
-             depth: int = 1) -> list[Value]:
+             body: Callable[..., Sequence[Value]], *, private: bool, stages: int = 2, teams: int = 1, depth: int = 1,
+             ahead: Callable[[Value, Value], None] | None = None) -> list[Value]:
         """lo, hi = span(w); for i in lo..hi step `step`: copy(w, i, stage, wstage) starts the transfers of that step,
         then, when they are there, body(i, stage, wstage, carried) -> next carried. `stage` goes round 0 .. stages - 1 by
         steps, `wstage` every work item; the span and copy regions use only their arguments and values from outside
         grid.work. Either every work item has a step or none has. `private`: each warp copies for itself (no
         barriers); `teams`: those of grid.work. The transfers of `depth` steps are under way (more than one: with equally many of each warp
-        in every step, or none; span the same for all items, and no use of wstage)."""
+        in every step, or none; span the same for all items, and no use of wstage).
+
+        `ahead`: a body may use the step after its own too, which is the next work item's first at the end of one:
+        body(i, stage, wstage, carried, next w, next i, next stage, next wstage) runs when that step's transfers are there as
+        well (next w is beyond the work where there is none). ahead(w, wstage) starts transfers of an item in its first step
+        and before, in the last step of the item before it; each warp waits for its own before it reads what they bring."""
         sblock = Block([Value(IDX, hint="w")])
         with self.at(sblock):
             self.emit("yield", list(span(sblock.args[0])))
@@ -214,12 +219,20 @@ class K:
         with self.at(cblock):
             copy(*cblock.args)
             self.emit("yield")
-        bblock = Block([*(Value(IDX, hint=h) for h in ("i", "stage", "wstage")), *(Value(v.type) for v in init)])
+        names = ("i", "stage", "wstage", *(("next_w", "next_i", "next_stage", "next_wstage") if ahead else ()))
+        bblock = Block([*(Value(IDX, hint=h) for h in names), *(Value(v.type) for v in init)])
         with self.at(bblock):
-            i, stage, wstage, *carried = bblock.args
-            self.emit("yield", list(body(i, stage, wstage, carried)))
-        return self.emit("pipe", [w, *init], [v.type for v in init], [sblock, cblock, bblock], step=step,
-                         private=private, stages=stages, **({} if teams == 1 else {"teams": teams}), **({} if depth == 1 else {"depth": depth}))
+            (i, stage, wstage, *after), carried = bblock.args[:len(names)], bblock.args[len(names):]
+            self.emit("yield", list(body(i, stage, wstage, carried, *after)))
+        regions = [sblock, cblock, bblock]
+        if ahead:
+            regions.append(Block([Value(IDX, hint=h) for h in ("w", "wstage")]))
+            with self.at(regions[-1]):
+                ahead(*regions[-1].args)
+                self.emit("yield")
+        more: dict[str, int | bool] = {**({} if teams == 1 else {"teams": teams}), **({} if depth == 1 else {"depth": depth}),
+                                       **({"ahead": True} if ahead else {})}
+        return self.emit("pipe", [w, *init], [v.type for v in init], regions, step=step, private=private, stages=stages, **more)
 
     # -- matrix tiles
     def acc_alloc(self, dtype: DType = DType.f32) -> Value:

@@ -35,6 +35,12 @@ Barrier = tuple[int, int]  # which one, for how many warps
 Warp = Generator[Barrier, None, None]  # yields where it waits
 
 
+def _int(op: Op, name: str, missing: int | None = None) -> int:
+    value = op.attrs.get(name, missing)
+    assert isinstance(value, int)
+    return value
+
+
 class Deadlock(AssertionError):
     pass
 
@@ -74,6 +80,7 @@ class _Warp:
         self.special = {"cta": cta, "ctas": ctas, "warp": warp, "warps": func.warps, "te": func.te}
         self.env: dict[Value, Any] = {}
         self.pending: list[Callable[[], None]] = []
+        self.items, self.stage, self.parity = range(0), 0, 0  # the work items of this team; the pipe's stage, the item's parity
 
     def run(self) -> Warp:
         yield from self.block(self.func.body)
@@ -112,33 +119,68 @@ class _Warp:
 
     def work(self, op: Op) -> Warp:
         """Every work item of this CTA's team: cta + ctas * team, that + ctas * teams, ..."""
-        region, teams, ctas = op.regions[0], int(op.attrs.get("teams", 1)), self.special["ctas"]  # type: ignore[arg-type]
+        region, teams, ctas = op.regions[0], _int(op, "teams", 1), self.special["ctas"]
         team = self.special["warp"] * teams // self.func.warps
-        for w in range(self.special["cta"] + ctas * team, self.env[op.operands[0]], ctas * teams):
+        self.items = range(self.special["cta"] + ctas * team, self.env[op.operands[0]], ctas * teams)
+        for w in self.items:
             self.env[region.args[0]] = w
             yield from self.block(region)
 
     def pipe(self, op: Op) -> Warp:
         """Copy, wait, meet, compute, meet: what P11 overlaps."""
         w, *carried = (self.env[v] for v in op.operands)
-        span, copy, body = op.regions
-        self.env[span.args[0]] = w
-        lo, hi = yield from self.block(span)
-        step, stages, private = int(op.attrs["step"]), int(op.attrs["stages"]), bool(op.attrs["private"])  # type: ignore[arg-type,call-overload]
-        mates = self.func.warps // int(op.attrs.get("teams", 1))  # type: ignore[arg-type]
+        _, copy, body = op.regions[:3]
+        stages, private = _int(op, "stages"), bool(op.attrs["private"])
+        mates = self.func.warps // _int(op, "teams", 1)
         barrier = self.special["warp"] // mates, mates
-        for n, i in enumerate(range(lo, hi, step)):
-            self.env.update(zip(copy.args, [w, i, n % stages, 0], strict=True))
-            yield from self.block(copy)
+        steps = yield from self.steps(op, w)
+        for n, i in enumerate(steps):
+            at = [n % stages, 0]
+            after: list[int] = []
+            if op.attrs.get("ahead"):
+                at = [self.stage, self.parity]
+                after = yield from self.ahead(op, w, steps, n)
+                self.stage, self.parity = after[2:]
+            else:
+                yield from self.start(copy, w, i, *at)
             while self.pending:
                 self.pending.pop(0)()
             if not private:
                 yield barrier
-            self.env.update(zip(body.args, [i, n % stages, 0, *carried], strict=True))
+            self.env.update(zip(body.args, [i, *at, *after, *carried], strict=True))
             carried = yield from self.block(body)
             if not private:
                 yield barrier
         self.env.update(zip(op.results, carried, strict=True))
+
+    def steps(self, op: Op, w: int) -> Generator[Barrier, None, range]:
+        self.env[op.regions[0].args[0]] = w
+        lo, hi = yield from self.block(op.regions[0])
+        return range(lo, hi, _int(op, "step"))
+
+    def start(self, region: Block, *args: int) -> Warp:
+        self.env.update(zip(region.args, args, strict=True))
+        yield from self.block(region)
+
+    def ahead(self, op: Op, w: int, steps: range, n: int) -> Generator[Barrier, None, list[int]]:
+        """Starts what the step after step n of item w needs, and before the very first step what that needs; (w, i, stage, wstage) of the step
+        after."""
+        _, copy, _, item = op.regions
+        if w == self.items[0] and n == 0:
+            yield from self.start(item, w, self.parity)
+            yield from self.start(copy, w, steps[0], self.stage, self.parity)
+        stage = (self.stage + 1) % _int(op, "stages")
+        if n + 1 < len(steps):
+            after = [w, steps[n + 1], stage, self.parity]
+        else:
+            following = w + self.items.step
+            first = (yield from self.steps(op, following)).start
+            after = [following, first, stage, 1 - self.parity]
+            if following in self.items:
+                yield from self.start(item, following, 1 - self.parity)
+        if after[0] in self.items:
+            yield from self.start(copy, *after)
+        return after
 
     # -- ops
     def op(self, op: Op) -> Any:

@@ -34,7 +34,7 @@ def verify_kernel(func: KFunc, spm_bytes: int | None = None) -> KFunc:
 SHAPES: dict[str, tuple[dict[str, str], tuple[str, ...], int]] = {  # attributes, leading operands, regions
     "for": ({"unroll": "int", "persistent": "bool?"}, ("idx",) * 3, 1), "if": ({}, ("i1",), 2),
     "grid.work": ({"teams": "int?"}, ("idx",), 1),
-    "pipe": ({"step": "int", "private": "bool", "stages": "int", "teams": "int?", "depth": "int?"}, ("idx",), 3)}
+    "pipe": ({"step": "int", "private": "bool", "stages": "int", "teams": "int?", "depth": "int?", "ahead": "bool?"}, ("idx",), 3)}
 
 
 class _Kernel:
@@ -92,6 +92,8 @@ class _Kernel:
         attrs, leading, regions = SHAPES[op.name]
         check_attrs(attrs, op.attrs)
         match(leading, types[:len(leading)], "operands")
+        ahead = op.name == "pipe" and bool(op.attrs.get("ahead"))
+        regions += ahead
         if len(op.regions) != regions:
             raise IllFormed(f"{regions} regions needed, found {len(op.regions)}")
         carried = types[len(leading):]
@@ -111,7 +113,9 @@ class _Kernel:
         else:
             self.region(op, 0, scope, [IDX], [IDX] * 2)
             self.region(op, 1, scope, [IDX] * 4, [])
-            self.region(op, 2, scope, [IDX] * 3 + carried, carried)
+            self.region(op, 2, scope, [IDX] * (7 if ahead else 3) + carried, carried)
+            if ahead:
+                self.region(op, 3, scope, [IDX] * 2, [])
 
 
 def texts(types: Sequence[Type]) -> str:
@@ -185,7 +189,7 @@ class _Uniform:
             self.block(op.regions[0], under)
             fixed = [*fixed, *op.regions[0].yielded]
         uneven = any(v in self.varying for v in fixed)
-        body = op.regions[-1]
+        body = op.regions[2 if op.name == "pipe" else 0]
         carried = body.args[len(body.args) - len(init):]
         if uneven:
             self.varying.update(body.args)

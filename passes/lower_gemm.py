@@ -65,8 +65,8 @@ class Gemm(Matrix):
         """In a team's first work item: the next team may start."""
         k = self.k
         if 1 < self.teams <= QUEUE:
-            first = k.cmp("lt", self.w, k.idx("mul", self.all_ctas, self.teams - 1))
-            there = k.cmp("lt", k.idx("add", self.w, self.all_ctas), self.count)
+            first = k.cmp("lt", self.share.w, k.idx("mul", self.all_ctas, self.teams - 1))
+            there = k.cmp("lt", k.idx("add", self.share.w, self.all_ctas), self.count)
             now = k.s("and", k.cmp("eq", i, self.lag), k.s("and", first, there))
             k.if_(now, lambda: self._meet_team(0))
 

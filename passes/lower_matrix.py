@@ -8,7 +8,8 @@ factor is an expression (softmax's p).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rvgpu.ir.core import Func, Value
@@ -41,6 +42,21 @@ class Tiles:
     def inner_rows(self, te: int) -> int:
         """Rows of a work item along the innermost m dim when wo > 0."""
         return self.wm // self.wo * self.im * te
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a warp has of a work item: its first row and column, rows and columns of its tiles; the item's batch coordinates and first column, and
+    the part of the streamed dim that it goes through."""
+
+    w: Value
+    m0: Value
+    n0: Value
+    vl_m: list[Value]
+    vl_n: list[Value]
+    batch: list[Value]
+    column: Value
+    span: tuple[Value, Value]
 
 
 States = list[Value | None]  # the vector states of a stream; None: it stands in scratchpad
@@ -155,56 +171,80 @@ class Matrix(ABC):
         m0 = k.idx("add", k.idx("mul", mt, self.bm), self.m_off)
         return m0, [clamp(k, k.idx("sub", self.M, k.idx("add", m0, i * te)), self.te) for i in range(self.tiles.im)]
 
-    def _steps(self, w: Value) -> tuple[Value, Value]:
-        """The span that the pipe steps through."""
-        return self._span(w)
-
     def _span(self, w: Value) -> tuple[Value, Value]:
         """The part of the streamed dim that work item w goes through."""
         return self.zero, self.R
 
+    def _share(self, w: Value) -> Share:
+        k, te = self.k, self.limits.te
+        batch, mt, column = self._tile_of(w)
+        (m0, vl_m), n0 = self._rows_of(mt), k.idx("add", column, self.n_off)
+        vl_n = [clamp(k, k.idx("sub", self.N, k.idx("add", n0, j * te)), self.te) for j in range(self.tiles.jn)]
+        return Share(w, m0, n0, vl_m, vl_n, batch, column, self._span(w))
+
+    @contextmanager
+    def _at(self, share: Share) -> Iterator[None]:
+        """Code for a warp's part of a work item."""
+        before = self.__dict__.get("share")
+        self._stand(share)
+        axes = [Axis((d,), c) for d, c in zip(self.plan.batch, share.batch, strict=True)]
+        if self.plan.streamed_rows or self.plan.vectors:
+            axes.append(Axis(self.plan.m, share.m0, share.vl_m[0], self.limits.te))
+        with self.em.scope(axes):
+            yield
+        if before is not None:
+            self._stand(before)
+
+    def _stand(self, share: Share) -> None:
+        self.share, self.m0, self.n0, self.vl_m, self.vl_n = share, share.m0, share.n0, share.vl_m, share.vl_n
+
     def _item(self, w: Value) -> None:
-        k, em, t = self.k, self.em, self.tiles
-        batch, mt, n0 = self._tile_of(w)
-        self.w, (self.lo, self.hi) = w, self._span(w)
-        (self.m0, self.vl_m), self.n0 = self._rows_of(mt), k.idx("add", n0, self.n_off)
-        te = self.limits.te
-        self.vl_n = [clamp(k, k.idx("sub", self.N, k.idx("add", self.n0, j * te)), self.te) for j in range(t.jn)]
-        with em.scope([Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)]):
-            for tiles in self.accs.values():
-                for i, row in enumerate(tiles):
-                    for j, acc in enumerate(row):
-                        k.acc_zero(acc, self.vl_m[i], self.vl_n[j])
-            lane_m = Axis(self.plan.m, self.m0, self.vl_m[0], te)
-            with em.scope([lane_m] if self.plan.streamed_rows or self.plan.vectors else []):
-                states = self._keep([k.bcast(k.sconst(IDENTITY[s.kind], s.dtype), self.vl_m[0], te) for s in self.plan.vectors])
-                init = [s for s in states if s is not None]
-                init += [k.bcast(k.sconst(self.bottom(a), DType.f32), self.vl_m[0], te) for a in range(len(self.stream.anchor_needs))]
-                out = k.pipe(w, t.bk, init, self._steps, self._copy, self._block, private=self.mates == 1, stages=self.stages,
-                             teams=self.teams, depth=self.depth)
+        with self._at(self._share(w)):
+            self._go_through(w)
 
-                def end() -> Sequence[Value]:
-                    Results(self).store(*self._parts(out), n0)
-                    return []
+    def _go_through(self, w: Value) -> None:
+        out = self.k.pipe(w, self.tiles.bk, self._begin(), self._span, self._copy, self._block, private=self.mates == 1, stages=self.stages,
+                          teams=self.teams, depth=self.depth)
 
-                self._if_working(end, lambda: [])
+        def end() -> Sequence[Value]:
+            Results(self).store(*self._parts(out), self.share.column)
+            return []
+
+        self._if_working(end, lambda: [])
+
+    def _begin(self) -> list[Value]:
+        """Accumulators and states as an item begins; what the pipe carries."""
+        k, te = self.k, self.limits.te
+        for tiles in self.accs.values():
+            for i, row in enumerate(tiles):
+                for j, acc in enumerate(row):
+                    k.acc_zero(acc, self.vl_m[i], self.vl_n[j])
+        if not (self.plan.streamed_rows or self.plan.vectors):
+            return []
+        states = self._keep([k.bcast(k.sconst(IDENTITY[s.kind], s.dtype), self.vl_m[0], te) for s in self.plan.vectors])
+        anchors = [k.bcast(k.sconst(self.bottom(a), DType.f32), self.vl_m[0], te) for a in range(len(self.stream.anchor_needs))]
+        return [*(s for s in states if s is not None), *anchors]
 
     def _if_working(self, body: Callable[[], Sequence[Value]], idle: Callable[[], Sequence[Value]]) -> Sequence[Value]:
         return body() if self.working is None else self.k.if_(self.working, body, idle)
 
     # -- staging
     def _copy(self, w: Value, i: Value, stage: Value, wstage: Value) -> None:
+        items = [op for op in self.operands.values() if op.per_item]
+        first = self.k.cmp("eq", i, self._span(w)[0]) if items else None
+        self._bring(w, i, lambda op: wstage if op.per_item else stage, list(self.operands.values()), first)
+
+    def _bring(self, w: Value, i: Value, stage: Callable[[Operand], Value], operands: Sequence[Operand], first: Value | None = None) -> None:
+        """Starts the transfers of a step of item w; those of a whole item if `first`."""
         k, em = self.k, self.em
         batch, mt, n0 = self._tile_of(w)
         rows, all_warps = self._staged_rows(mt)
         r = Lanes(Axis((self.stream.dim,), i), clamp(k, k.idx("sub", self.R, i), self.tiles.bk))
         lanes = {"m": rows, "n": Lanes(Axis(self.plan.n, n0), clamp(k, k.idx("sub", self.N, n0), self.bn)), "r": r}
-        first = k.cmp("eq", i, self._span(w)[0]) if any(op.per_item for op in self.operands.values()) else None
         with em.scope([Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)]):
-            for number, op in enumerate(self.operands.values()):
+            for number, op in enumerate(operands):
                 mine = self.working if op.lane == "m" and all_warps else self._mover(number)
-                if op.per_item:
-                    assert first is not None
+                if op.per_item and first is not None:
                     mine = first if mine is None else k.s("and", mine, first)
 
                 def go(op: Operand = op) -> Sequence[Value]:
@@ -212,7 +252,7 @@ class Matrix(ABC):
                     k_axis = r.axis if op.k_dim == self.stream.dim else Axis((op.k_dim,), k.const(0))
                     k_count = r.count if op.k_dim == self.stream.dim else em.extent(op.k_dim)
                     with em.scope([lanes[op.lane].axis, k_axis]):
-                        self._transfer(op, lanes[op.lane], k_count, wstage if op.per_item else stage)
+                        self._transfer(op, lanes[op.lane], k_count, stage(op))
                     return []
 
                 if mine is None:
@@ -261,10 +301,14 @@ class Matrix(ABC):
 
     # -- what the two kinds of kernel do differently
     def _block(self, i: Value, stage: Value, wstage: Value, carried: list[Value]) -> Sequence[Value]:
+        rows = self._enter(i, stage, wstage)
+        return self._if_working(lambda: self.block(i, rows, carried), lambda: carried)
+
+    def _enter(self, i: Value, stage: Value, wstage: Value) -> Value:
+        """Operands are read from these stages from now on; the rows of the block from i on."""
         for op in self.operands.values():
             op.stage = wstage if op.per_item else stage
-        rows = clamp(self.k, self.k.idx("sub", self.R, i), self.tiles.bk)
-        return self._if_working(lambda: self.block(i, rows, carried), lambda: carried)
+        return clamp(self.k, self.k.idx("sub", self.R, i), self.tiles.bk)
 
     @abstractmethod
     def block(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:

@@ -9,8 +9,9 @@ from functools import partial
 from rvgpu.ir.core import Op, Value
 from rvgpu.ir.types import DType, VecType
 from rvgpu.passes.kernel import IDENTITY, REDUCE_OP, TAU, State, ceil_div, clamp, decode, safe_anchor
-from rvgpu.passes.lower_matrix import Lanes, Matrix, Operand, States
+from rvgpu.passes.lower_matrix import Lanes, Matrix, Operand, Share, States
 from rvgpu.passes.masksplit import Mask, Ranges, nothing, span, whole
+from rvgpu.passes.matrix_results import Results
 from rvgpu.passes.rows import Axis, Rows
 
 
@@ -54,7 +55,7 @@ class Streamed(Matrix):
         return k.idx("add", k.idx("mul", outer, self.inner), inner), [clamp(k, left, self.te)]
 
     def _staged_rows(self, mt: Value) -> tuple[Lanes, bool]:
-        if not self.tiles.wo:
+        if not self.tiles.wo and self.stages == 2:
             return super()._staged_rows(mt)
         m0, (count,) = self._rows_of(mt)
         return Lanes(Axis(self.plan.m, m0), count, self.m_off, self.limits.te), True
@@ -81,62 +82,77 @@ class Streamed(Matrix):
         lo = self.zero if lo is None else k.idx("mul", k.idx("div", clamp(k, lo, end), bk), bk)
         return lo, self.R if hi is None else k.idx("min", k.idx("max", hi, k.idx("add", lo, 1)), self.R)
 
-    def _steps(self, w: Value) -> tuple[Value, Value]:
-        """With a third stage odd warps lag: their states of a block follow in the next step, so that their vector work runs beside the other
-        warps' products. One step more, then."""
-        lo, hi = self._span(w)
+    # -- with a third stage: half the warps are a product ahead
+    def _go_through(self, w: Value) -> None:
+        """Odd warps do a block's atoms and then its states; even warps its states, and then the atoms of the next block, which is the next item's
+        at an item's end. So one half's vector work and results run beside the other's products, always."""
         if self.stages == 2:
-            return lo, hi
-        more = self.k.idx("add", hi, self.tiles.bk)
-        return lo, self.k.idx_select(self.k.cmp("lt", lo, hi), more, hi)
-
-    def _copy(self, w: Value, i: Value, stage: Value, wstage: Value) -> None:
-        if self.stages == 2:
-            super()._copy(w, i, stage, wstage)
+            super()._go_through(w)
             return
+        k, ops = self.k, list(self.operands.values())
+        self.items = self._count()
+        following = self._share(k.idx("add", w, k.special("ctas")))
 
-        def copy() -> Sequence[Value]:
-            super(Streamed, self)._copy(w, i, stage, wstage)
+        def copy(w: Value, i: Value, stage: Value, _: Value) -> None:
+            self._bring(w, i, lambda _: stage, [op for op in ops if not op.per_item])
+
+        def item(w: Value, wstage: Value) -> None:
+            self._bring(w, self.zero, lambda _: wstage, [op for op in ops if op.per_item])
+
+        def block(i: Value, stage: Value, wstage: Value, carried: list[Value], *after: Value) -> Sequence[Value]:
+            return self._if_working(lambda: self._step(i, stage, wstage, carried, following, *after), lambda: carried)
+
+        k.pipe(w, self.tiles.bk, self._begin(), self._span, copy, block, private=False, stages=self.stages, ahead=item)
+
+    def _step(self, i: Value, stage: Value, wstage: Value, carried: list[Value], following: Share,
+              next_w: Value, next_i: Value, next_stage: Value, next_wstage: Value) -> Sequence[Value]:
+        k = self.k
+        odd = k.cmp("eq", k.idx("rem", self.warp, 2), 1)
+        last = k.cmp("ne", next_w, self.share.w)
+        start = k.s("and", k.cmp("lt", self.share.w, k.special("ctas")), k.cmp("eq", i, self.share.span[0]))
+        rows = self._enter(i, stage, wstage)
+        counts = self._counts(i, rows)
+        k.if_(k.s("and", k.s("or", odd, start), counts), self._atoms, lambda: [])
+        out = k.if_(counts, lambda: self._masked_or_not(i, rows, carried), lambda: carried)
+
+        def end() -> Sequence[Value]:
+            Results(self).store(*self._parts(list(out)), self.share.column)
             return []
 
-        self.k.if_(self.k.cmp("lt", i, self._span(w)[1]), copy)
+        def wait() -> Sequence[Value]:
+            k.dma_wait(0)  # for the item's own operands
+            return []
 
-    def _block(self, i: Value, stage: Value, wstage: Value, carried: list[Value]) -> Sequence[Value]:
-        if self.stages == 2:
-            return super()._block(i, stage, wstage, carried)
-        k, bk = self.k, self.tiles.bk
-        late = k.cmp("eq", k.idx("rem", self.warp, 2), 1)
-        before = k.idx_select(k.cmp("eq", stage, 0), self.stages - 1, k.idx("sub", stage, 1))
+        def more() -> Sequence[Value]:
+            k.if_(last, wait)
+            rows = self._enter(next_i, next_stage, next_wstage)
+            with self._at(self._either(last, following, self.share)):
+                k.if_(self._counts(next_i, rows), self._atoms)
+            return []
 
-        def at(i: Value, stage: Value) -> Value:
-            for op in self.operands.values():
-                op.stage = wstage if op.per_item else stage
-            return clamp(k, k.idx("sub", self.R, i), bk)
+        k.if_(last, end)
+        k.if_(k.s("and", k.s("not", odd), k.cmp("lt", next_w, self.items)), more)
+        return out
 
-        def atoms(mine: Value) -> None:
-            rows = at(i, stage)
-            mine = k.s("and", mine, k.cmp("lt", i, self.hi))
-            k.if_(self._counts(mine, i, rows), self._atoms, lambda: [])
+    def _either(self, condition: Value, a: Share, b: Share) -> Share:
+        def of(x: Value, y: Value) -> Value:
+            return self.k.idx_select(condition, x, y)
 
-        def step() -> Sequence[Value]:
-            atoms(k.s("not", late))
-            j = k.idx_select(late, k.idx("sub", i, bk), i)
-            rows = at(j, k.idx_select(late, before, stage))
-            there = k.s("and", k.cmp("ge", j, self.lo), k.cmp("lt", j, self.hi))
-            out = k.if_(self._counts(there, j, rows), lambda: self._masked_or_not(j, rows, carried), lambda: carried)
-            atoms(late)
-            return out
+        def each(xs: Sequence[Value], ys: Sequence[Value]) -> list[Value]:
+            return [of(x, y) for x, y in zip(xs, ys, strict=True)]
 
-        return self._if_working(step, lambda: carried)
+        lo, hi = each(a.span, b.span)
+        return Share(of(a.w, b.w), of(a.m0, b.m0), of(a.n0, b.n0), each(a.vl_m, b.vl_m), each(a.vl_n, b.vl_n), each(a.batch, b.batch),
+                     of(a.column, b.column), (lo, hi))
 
     def _ranges(self, i: Value, rows: Value) -> Ranges:
         k = self.k
         return Ranges(self.em, self.stream.dim, Axis(self.plan.m, self.m0), self.vl_m[0], (i, k.idx("sub", k.idx("add", i, rows), 1)))
 
-    def _counts(self, there: Value, i: Value, rows: Value) -> Value:
-        """i1: `there`, and not all of the warp's block is masked."""
+    def _counts(self, i: Value, rows: Value) -> Value:
+        """i1: not all of the warp's block is masked."""
         skip = nothing(self.plan.masks, self._ranges(i, rows)) if self.plan.masks else None
-        return there if skip is None else self.k.s("and", there, self.k.s("not", skip))
+        return self.k.cmp("ge", i, 0) if skip is None else self.k.s("not", skip)
 
     def block(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         """At most TE rows: atoms into tiles, then the states wave by wave, anchors moved in between."""
@@ -144,7 +160,7 @@ class Streamed(Matrix):
             self._atoms()
             return self._masked_or_not(i, rows, carried)
 
-        return self.k.if_(self._counts(self.k.cmp("ge", i, 0), i, rows), some, lambda: carried) if self.plan.masks else some()
+        return self.k.if_(self._counts(i, rows), some, lambda: carried) if self.plan.masks else some()
 
     def _masked_or_not(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         if not self.plan.masks:

@@ -3,7 +3,8 @@ the end) are in flight in the next stages.
 
 Per step: wait for this warp's transfers, meet the other warps of the team (everyone has left the stage that is filled next and everyone's part
 of this one has arrived), start the next copies, compute. Counters for the stage and the item's parity are carried through both loops; where
-more than one step is ahead, so is the place (item, block, stage) of the copies.
+more than one step is ahead, so is the place (item, block, stage) of the copies. `ahead`: transfers start two steps before theirs, so that each
+step finds the next one's there.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class PipelineDma:
             pipes = [op for op in loop.regions[0].ops if op.name == "pipe"]
             if pipes:
                 assert len(pipes) == 1, "one pipe in a work item"
-                depth = pipes[0].attrs.get("depth", 1)
-                (_Next if depth == 1 else _Deep)(func, loop, pipes[0]).expand()
+                deep = pipes[0].attrs.get("depth", 1) != 1
+                (_Ahead if pipes[0].attrs.get("ahead") else _Deep if deep else _Next)(func, loop, pipes[0]).expand()
         return [func]
 
 
@@ -46,7 +47,7 @@ class _Pipe:
         self.func, self.loop, self.pipe, self.k = func, loop, pipe, K(func)
         self.k.loc = loop.loc
         self.first, self.count, self.ctas = loop.operands[:3]
-        self.span, self.copy, self.compute = pipe.regions
+        self.span, self.copy, self.compute = pipe.regions[:3]
         step, stages, teams = pipe.attrs["step"], pipe.attrs["stages"], pipe.attrs.get("teams", 1)
         assert isinstance(step, int) and isinstance(stages, int) and isinstance(teams, int)
         self.step, self.stages, self.teams = step, stages, teams
@@ -183,3 +184,55 @@ class _Deep(_Pipe):
                     self.after(stage)]
 
         return k.if_(k.cmp("lt", w, self.end), go, lambda: at)
+
+
+class _Ahead(_Pipe):
+    """Carried beside stage and parity: item, position and end of the step after the one at hand, whose copies are the last that have started."""
+
+    def expand(self) -> None:
+        k = self.k
+
+        def before() -> list[Value]:
+            self.zero = zero = k.const(0)
+            lo, hi = _inline(k, self.span, [self.first])
+
+            def first() -> list[Value]:
+                _inline(k, self.pipe.regions[3], [self.first, zero])
+                _inline(k, self.copy, [self.first, lo, zero, zero])
+                to = self.step_after(self.first, lo, hi)
+                self.fetch(to[0], to[1], k.const(1))
+                return to
+
+            return [zero, zero, *k.if_(k.s("and", k.cmp("lt", self.first, self.count), k.cmp("lt", lo, hi)), first, lambda: [zero] * 3)]
+
+        start, parity, *to = self.carry(("stage", "parity", "next_w", "next_i", "next_end"), before)
+        inner = Block()
+        with k.at(inner):
+            lo, hi = _inline(k, self.span, [self.w])
+
+            def block(i: Value, carried: list[Value]) -> list[Value]:
+                stage, now, states = carried[0], carried[1:4], carried[4:]
+                k.dma_wait(0)
+                self.meet()
+                to = self.step_after(*now)
+                last = k.cmp("ne", now[0], self.w)
+                next_stage, next_parity = self.after(stage), k.idx_select(last, k.idx("sub", 1, parity), parity)
+                self.fetch(to[0], to[1], self.after(next_stage))
+                item = k.s("and", last, k.cmp("lt", now[0], self.count))
+                k.if_(item, lambda: _inline(k, self.pipe.regions[3], [now[0], next_parity])[:0])
+                return [next_stage, *to, *self.body([i, stage, parity, *now[:2], next_stage, next_parity, *states])]
+
+            out = k.for_(lo, hi, self.step, [start, *to, *self.pipe.operands[1:]], block)
+            other = k.idx("sub", 1, parity)
+        self.replace(inner, out[4:], [out[0], other, *out[1:4]])
+
+    def step_after(self, w: Value, i: Value, end: Value) -> list[Value]:
+        """The step after (w, i), and where its item ends."""
+        k = self.k
+        following, further = k.idx("add", w, self.ctas), k.idx("add", i, self.step)
+        return k.if_(k.cmp("lt", further, end), lambda: [w, further, end], lambda: [following, *_inline(k, self.span, [following])])
+
+    def fetch(self, w: Value, i: Value, stage: Value) -> None:
+        """Starts the copies of a step, if there is such an item."""
+        k = self.k
+        k.if_(k.cmp("lt", w, self.count), lambda: _inline(k, self.copy, [w, i, stage, self.zero])[:0])

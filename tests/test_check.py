@@ -132,6 +132,17 @@ def changed(pattern: str, new: str):
     return edit
 
 
+def other_stage(text):
+    """What is computed reads the stage that is being filled."""
+    (filled,) = set(re.findall(r"(%\d+) = idx\.select\(%\d+, %\d+, %parity\)", text))
+    return changed(r"(mem\.at\(%\d+, )%parity", rf"\g<1>{filled}")(text)
+
+
+def rows_more(text):
+    """The first transfer brings a thousand rows (N of them)."""
+    return changed(r"(dma\.load\(%\d+, %\d+, )(%\d+), (%\d+), \2, \3", r"\1\3, \3, \3, \3")(text)
+
+
 GEMM, ATTENTION = {"M": 200, "N": 200, "K": 200}, {"B": 1, "G": 1, "R": 2, "S": 40, "T": 90, "D": 32}
 PASSES = {"gemm": "+tile{wm=1,wn=2,im=1,jn=2,bk=32}"}  # two warps meet at a barrier
 MUTANTS = {  # name: kernel of the zoo, dims, the change, the finding's kind, line and the other party's line
@@ -142,8 +153,8 @@ MUTANTS = {  # name: kernel of the zoo, dims, the change, the finding's kind, li
     "gemm_fill_forgotten": ("gemm", {"M": 30, "N": 40, "K": 23}, lambda t: re.sub(r"(dma\.load\(%\d+, %\d+, (%\d+, %\d+), )%\d+, %\d+", r"\1\2", t),
                             "undefined", 3, None),
     "softmax_without_wait": ("row_softmax", {"M": 40, "N": 1000}, without(r"dma\.wait"), "race", 10, 10),
-    "softmax_other_stage": ("row_softmax", {"M": 128, "N": 1000}, changed(r"(mem\.at\(%7, )%parity", r"\1%54"), "race", 10, 10),
-    "softmax_row_more": ("row_softmax", {"M": 32, "N": 1000}, changed(r"(dma\.load\(%37, %38, )%35, %1, %35", r"\1%4, %1, %4"), "outside", 10, None),
+    "softmax_other_stage": ("row_softmax", {"M": 128, "N": 1000}, other_stage, "race", 10, 10),
+    "softmax_row_more": ("row_softmax", {"M": 32, "N": 1000}, rows_more, "outside", 10, None),
     "attention_without_wait": ("attention", ATTENTION, without(r"dma\.wait"), "race", 18, 18),
     "attention_without_barrier": ("attention", ATTENTION, without(r"bar\("), "race", 18, 18),
     "attention_second_zero": ("attention", ATTENTION, without(r"acc\.zero", 1), "undefined", 18, None),

@@ -17,10 +17,12 @@ from rvgpu.passes.lower_matrix import Tiles
 from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan, n_lanes
 
 LINE = 64  # bytes
-SHARP = 8  # a resource that is busy nearly as long as the busiest delays it: the norm that joins their times
+SHARP = 12  # a resource that is busy nearly as long as the busiest delays it: the norm that joins their times
 START = 900  # cycles: a kernel's arguments from DRAM, its prologue
 BLOCK = 130  # scalar instructions of a warp around a block
 ROW = 12  # cycles of a warp that stores a row of a tile without further math
+SLOW = {"div": 4, "exp": 16, "exp2": 16, "log": 22, "log2": 22, "sqrt": 4, "rsqrt": 8, "tanh": 20, "erf": 24}  # turns of the VALU (llvm_math)
+CHAIN = 1.5  # a warp takes so much longer for a tile's math than the VALU
 LATENCY = 12  # cycles that a warp alone waits for the operands of a step, beyond the queue's two multiplies
 
 
@@ -47,11 +49,19 @@ def gemm_stages(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
     return next((n for n in (4, 3) if gemm_bytes(plan, limits, t, n) <= limits.spm_bytes), 2)
 
 
+def _math(plan: MatrixPlan, f: Facts) -> tuple[float, float]:
+    """Cycles of the VALU and of the exp unit for one element behind the products."""
+    unit = sum(op.name == "exp" for op in plan.epilogue) if f.exp_lanes else 0
+    turns = sum(1 if op.attrs.get("anchored") and unit else SLOW.get(op.name, 1) for op in plan.epilogue)
+    return turns * 32 / f.dlen, unit / f.exp_lanes if unit else 0.0
+
+
 def lag(plan: MatrixPlan, results: Iterable[TensorType], f: Facts) -> int:
-    """By how many positions of the streamed dim a team is behind the one before it: what a core multiplies while all cores' results of a tile
-    go to DRAM."""
-    bits = sum(t.dtype.bits for t in results if set(plan.n) & set(t.dims))
-    return math.ceil(bits / 8 * f.cores * f.macs[plan.dtype.name] / len(plan.products) / f.dram_bytes)
+    """By how many positions of the streamed dim a team is behind the one before it: what a core multiplies while a team makes the results of a
+    tile, and while all cores' go to DRAM."""
+    size = sum(t.dtype.bits for t in results if set(plan.n) & set(t.dims)) / 8
+    each = max(size * f.cores / f.dram_bytes, CHAIN * _math(plan, f)[0])
+    return math.ceil(each * f.macs[plan.dtype.name] / len(plan.products))
 
 
 def _lines(limits: Limits, dims: tuple[Dim, ...], nbytes: float, bits: int) -> float:
@@ -84,11 +94,12 @@ def gemm_cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     l2 = f.cores * r * (high + wide) * bits / 8 / f.l2_bytes
     out = high * wide * 4 * products
     tile = out / f.tile_move_bytes
-    needs = {"matrix": matrix, "DMA": dma, "issue": issue, "chain": alone, "L2": l2, "tile port": tile}
+    valu, exp = (high * wide * x for x in _math(plan, f))
+    needs = {"matrix": matrix, "DMA": dma, "issue": issue, "chain": alone, "L2": l2, "tile port": tile, "VALU": valu, "exp": exp}
     needs = {k: v * per_core for k, v in needs.items()}
     dram = batch * (m * r + n * r + m * n) * bits / 8 / f.dram_bytes
     first = f.cores * (high + wide) * min(t.bk, r) * bits / 8 / 2 / f.dram_bytes  # neighbours share half
-    last = max(f.cores * out / 2 / f.dram_bytes, high / t.wm * math.ceil(wide / t.wn / limits.te) * ROW)
+    last = max(f.cores * out / 2 / f.dram_bytes, high / t.wm * math.ceil(wide / t.wn / limits.te) * ROW + CHAIN * valu)
     fixed = f.launch + START + f.dram_latency + first + last
     work = sum(v**SHARP for v in needs.values()) ** (1 / SHARP)
     return Price(fixed + max(work, dram) + 0.05 * min(work, dram), needs | {"DRAM": dram})

@@ -149,11 +149,14 @@ class _Expander:
         return self.two("sub", x, self.two("mul", self.un("floor", self.two("div", x, y)), y))
 
     def x_gelu(self, op: Op, x: Value) -> Value:
+        """x/2 (1 + erf(x / sqrt 2)), or with `tanh` x/2 (1 + tanh t) = x / (1 + exp(-2 t)), t = sqrt(2/pi) (x + 0.044715 x^3). Beyond 64 the
+        exponential may be 0 or infinite: beside 1 it is nothing, and x / inf is the right 0."""
         t = x.tensor.dtype
-        half = self.two("mul", x, self.const(0.5, t))
+        one = self.const(1.0, t)
         if op.attrs.get("tanh"):
-            cubic = self.two("mul", self.two("mul", self.two("mul", x, x), x), self.const(0.044715, t))
-            inner = self.un("tanh", self.two("mul", self.two("add", x, cubic), self.const(math.sqrt(2 / math.pi), t)))
-        else:
-            inner = self.un("erf", self.two("mul", x, self.const(math.sqrt(0.5), t)))
-        return self.two("mul", half, self.two("add", inner, self.const(1.0, t)))
+            a = -2 * math.sqrt(2 / math.pi)
+            slope = self.two("add", self.two("mul", self.two("mul", x, x), self.const(0.044715 * a, t)), self.const(a, t))
+            e = self.b.op("exp", [self.two("mul", x, slope)], [x.type], anchored=True)[0]
+            return self.two("div", x, self.two("add", one, e))
+        inner = self.un("erf", self.two("mul", x, self.const(math.sqrt(0.5), t)))
+        return self.two("mul", self.two("mul", x, self.const(0.5, t)), self.two("add", inner, one))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from rvgpu.ir.core import Func, Op, Value
 from rvgpu.ir.dims import Dim
-from rvgpu.ir.types import DType
+from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import State, Stream, find_stream, frame, reject
 from rvgpu.passes.masksplit import Mask, find_masks, grows_with
@@ -60,6 +60,7 @@ class MatrixPlan:
     masks: list[Mask]
     later_is_longer: bool  # later rows keep more of the streamed dim (causal attention)
     leaves: list[Leaf] = field(default_factory=list)
+    epilogue: list[Op] = field(default_factory=list)  # what is done with each element of the products
 
     @property
     def streamed_rows(self) -> bool:
@@ -173,7 +174,9 @@ def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
     batch = tuple(sorted(batch, key=lambda d: every.index(d)))
     vectors = [s for s in stream.states if not s.contraction]
     masks = find_masks(em, stream)
-    return MatrixPlan(stream, products, vectors, atoms, batch, m, n, lhs.tensor.dtype, masks, grows_with(em, masks, m), leaves)
+    behind = [op for op in (*func.body.ops, *stream.finish.ops) if op is not stream.op]
+    epilogue = [op for op in behind if any(isinstance(x.type, TensorType) and {*m} & {*x.type.dims} and {*n} & {*x.type.dims} for x in op.results)]
+    return MatrixPlan(stream, products, vectors, atoms, batch, m, n, lhs.tensor.dtype, masks, grows_with(em, masks, m), leaves, epilogue)
 
 
 def _mergeable(group: tuple[Dim, ...], orders: Sequence[tuple[Dim, ...]]) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:

@@ -15,9 +15,8 @@ from rvgpu.passes.matrix_plan import MatrixPlan
 QUEUE = 8  # barriers from here on: team t waits at QUEUE + t - 1 for the one before it
 
 
-def group_rows(limits: Limits, t: Tiles, teams: int) -> int:
+def group_rows(limits: Limits, bm: int, bn: int, teams: int) -> int:
     """Tiles of rows in a group: about as many elements as columns of what all cores do at once."""
-    bm, bn = t.shape(limits.te)
     side = math.isqrt(limits.cores * teams * bn // bm)
     return 1 << max(0, side.bit_length() - 1)
 
@@ -50,7 +49,7 @@ class Gemm(Matrix):
         """Work items go down the rows of a group of tiles, then on to the next columns: those that run at once share factors in L2."""
         k = self.k
         *batch, tile = decode(k, w, [*self.batch_extents, k.idx("mul", self.m_tiles, self.n_tiles)])
-        rows = group_rows(self.limits, self.tiles, self.teams)
+        rows = group_rows(self.limits, self.bm, self.bn, self.teams)
         whole = k.idx("mul", self.n_tiles, rows)
         above, at = k.idx("mul", k.idx("div", tile, whole), rows), k.idx("rem", tile, whole)
         high = k.idx("min", k.idx("sub", self.m_tiles, above), rows)

@@ -101,16 +101,16 @@ class Matrix(ABC):
         self.R = self.em.extent(plan.stream.dim)
         self.batch_extents = [self.em.extent(d) for d in plan.batch]
         te = limits.te
-        self.bm, self.bn = tiles.shape(te)
-        k = self.k
+        k, (high, wide) = self.k, self._units()
+        self.bm, self.bn = tiles.wm * tiles.im * high, tiles.wn * tiles.jn * wide
         # teams of warps with work items of their own, and a warp's place in its team
         self.mates = limits.warps if plan.streamed_rows else tiles.wm * tiles.wn
         self.teams = limits.warps // self.mates
         self.team = k.idx("div", self.warp, self.mates) if self.teams > 1 else self.zero
         self.mate = k.idx("rem", self.warp, self.mates) if self.teams > 1 else self.warp
         self.m_warp = k.idx("div", self.mate, tiles.wn)
-        self.m_off = k.idx("mul", self.m_warp, tiles.im * te)
-        self.n_off = k.idx("mul", k.idx("rem", self.mate, tiles.wn), tiles.jn * te)
+        self.m_off = k.idx("mul", self.m_warp, tiles.im * high)
+        self.n_off = k.idx("mul", k.idx("rem", self.mate, tiles.wn), tiles.jn * wide)
         self.working: Value | None = None  # whether this warp has a tile; None: all have one
         if tiles.wm * tiles.wn < self.mates:
             self.working = k.cmp("lt", self.warp, tiles.wm * tiles.wn)
@@ -128,13 +128,24 @@ class Matrix(ABC):
         for a in plan.atoms:
             self._operand(a.keys, a.dim, "r", False)
             self._operand(a.query, a.dim, "m", True)
-        self.accs = {p.state.index: [[k.acc_alloc(p.state.dtype) for _ in range(tiles.jn)] for _ in range(tiles.im)]
-                     for p in plan.products}
-        self.atom_accs = {a.value: k.acc_alloc(a.value.tensor.dtype) for a in plan.atoms}
+        self._accumulators()
         # vector states stand in scratchpad between the waves where a vector takes an eighth of the register file or more
         n = len(plan.vectors)
         self.park = k.spm_alloc(DType.f32, [k.const(n), k.const(te)], [k.const(te), k.const(1)], name="states", size_bytes=n * te * 4,
                                 per_warp=True) if plan.streamed_rows and len(self.stream.waves()) > 1 and 8 * te >= limits.vlen else None
+
+    def _units(self) -> tuple[int, int]:
+        """Rows and columns of one of a warp's accumulators."""
+        return self.limits.te, self.limits.te
+
+    def _accumulators(self) -> None:
+        k, t = self.k, self.tiles
+        self.accs = {p.state.index: [[k.acc_alloc(p.state.dtype) for _ in range(t.jn)] for _ in range(t.im)] for p in self.plan.products}
+        self.atom_accs = {a.value: k.acc_alloc(a.value.tensor.dtype) for a in self.plan.atoms}
+
+    def _strides(self, lane: str, k_cap: int, lane_cap: int) -> tuple[int, int]:
+        """Of a staged operand along the contracted dim and along lanes."""
+        return lane_cap, 1
 
     def _operand(self, leaf: Leaf, k_dim: Dim, lane: str, per_item: bool) -> None:
         if (leaf.value, lane) in self.operands:
@@ -144,8 +155,8 @@ class Matrix(ABC):
         lane_cap = {"m": self.bm, "n": n_lanes(self.plan, self.limits, self.bn), "r": self.tiles.bk}[lane]
         dtype = self.em.tensors[leaf.value][2]
         count = (2 if per_item else self.stages) * self.teams
-        buffer = k.spm_alloc(dtype, [k.const(count), k.const(k_cap), k.const(lane_cap)],
-                             [k.const(k_cap * lane_cap), k.const(lane_cap), k.const(1)],
+        strides = (k_cap * lane_cap, *self._strides(lane, k_cap, lane_cap))
+        buffer = k.spm_alloc(dtype, [k.const(count), k.const(k_cap), k.const(lane_cap)], [k.const(s) for s in strides],
                              name=self.em.tensors[leaf.value][0], size_bytes=count * k_cap * lane_cap * dtype.bits // 8)
         self.operands[leaf.value, lane] = Operand(leaf, k_dim, lane, per_item, k_cap, lane_cap, buffer)
 
@@ -207,10 +218,14 @@ class Matrix(ABC):
                           teams=self.teams, depth=self.depth)
 
         def end() -> Sequence[Value]:
-            Results(self).store(*self._parts(out), self.share.column)
+            self._finish(out)
             return []
 
         self._if_working(end, lambda: [])
+
+    def _finish(self, out: list[Value]) -> None:
+        """The results from what the pipe leaves."""
+        Results(self).store(*self._parts(out), self.share.column)
 
     def _begin(self) -> list[Value]:
         """Accumulators and states as an item begins; what the pipe carries."""

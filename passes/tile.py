@@ -20,6 +20,7 @@ from rvgpu.passes.lower_gemm import Gemm
 from rvgpu.passes.lower_long import lower_long
 from rvgpu.passes.lower_matrix import Tiles
 from rvgpu.passes.lower_merge import lower_merge
+from rvgpu.passes.lower_outer import lower_outer
 from rvgpu.passes.lower_packed import lower_packed, plan_packed
 from rvgpu.passes.lower_parts import FewRows, FewTiles, few_options, few_rows
 from rvgpu.passes.lower_stream import Streamed
@@ -52,6 +53,11 @@ class Tile:
         plan = plan_matrix(func, limits)
         _check_dtypes(func, _with_code(func, plan, limits))
         if plan is None:
+            outer = None if limits.matrix else lower_outer(func, limits)
+            if outer is not None:
+                self._say(func, context, f"outer products of {outer.tiles.im} rows in vector registers, blocks of {outer.tiles.bk}", None,
+                          _roofline(func, context))
+                return [outer.build()]
             packed = lower_packed(func, limits)
             long = lower_long(func, limits) if packed is None else None
             merged = lower_merge(func, limits) if packed is None and long is None else None

@@ -120,6 +120,12 @@ MICROS: list[Micro] = [
           + "end: sf.mm.f.f mt0, v8, v16\n", 8 * 8, "ceil(20 / 16) x ceil(64 / 16) = 8 cycles each"),
     Micro("matrix", "a tile move after a multiply", MATRIX + "mark: sf.mm.f.f mt0, v8, v16\nsf.vsettnt t0, s0, e32, w1\n"
           "end: sf.vtmv.v.t v24, zero\n", 16 + 16, "the multiply's 16 cycles, then matrix latency 16"),
+    Micro("matrix", "a row of another tile", MATRIX + "li t3, 0x20000000\nmark: sf.mm.f.f mt0, v8, v16\nsf.vsettnt t0, s0, e32, w1\n"
+          "end: sf.vtmv.v.t v24, t3\n", 1, "row 0 of mt4: nothing to wait for but the vector slot"),
+    Micro("matrix", "a row into a tile after a multiply", MATRIX + "mark: sf.mm.f.f mt0, v8, v16\nsf.vsettnt t0, s0, e32, w1\n"
+          "end: sf.vtmv.t.v zero, v24\n", 16 + 16, "the multiply's 16 cycles, then matrix latency 16"),
+    Micro("matrix", "a row into a tile and out of it", MATRIX + "sf.vsettnt t0, s0, e32, w1\nmark: sf.vtmv.t.v zero, v24\n"
+          "end: sf.vtmv.v.t v0, zero\n", 8, "64 x 4 bytes / 64 a cycle, the last 4 bytes there after latency 4 + 3; the move out starts after that"),
     Micro("matrix", "tile moves", MATRIX + "sf.vsettnt t0, s0, e32, w1\nmark: sf.vtmv.v.t v0, zero\nsf.vtmv.v.t v8, zero\n"
           "sf.vtmv.v.t v16, zero\nend: sf.vtmv.v.t v24, zero\n", 4, "64 x 4 bytes / 64 a cycle = 4 cycles each; the 4th issues when the 2nd starts"),
     Micro("scratchpad", "loads in a row", vector(4, "mv t1, a4\nmark: vle32.v v0, (t1)\nvle32.v v4, (t1)\nvle32.v v8, (t1)\n"

@@ -14,9 +14,9 @@ from rvgpu.isa.operands import ONE, TILE_OF_MM, operands
 from rvgpu.isa.rows import FORMATS, Row
 from rvgpu.sim import plan
 from rvgpu.sim.occupancy import REDUCTIONS
-from rvgpu.sim.state import CAUSE, FS_OFF, VS_OFF, Rec
+from rvgpu.sim.state import CAUSE, FS_OFF, TILE, VS_OFF, Rec
 
-NONE, V0, TILE = 255, 64, 96  # on the scoreboard
+NONE, V0 = 255, 64  # on the scoreboard
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,6 @@ def _operands(d: Decoded) -> tuple[list[tuple[int, int]], tuple[int, int]]:
             src += [dst] if f == "mtd" else []
         elif f in kinds and (f != "vm" or not d.vm):
             src.append((at[f], kinds[f]))
-    if row.kind == "vtmv_vt":
-        src += [(TILE + n, ONE) for n in range(4)]
     assert len(src) <= 5
     return src, dst
 
@@ -235,6 +233,9 @@ def _fill(rec: Rec, d: Decoded, machine: Machine, last: bool) -> None:
     legal = machine.has_matrix or not _of_matrix_unit(row)
     rec.valid, rec.rd, rec.rs1, rec.rs2, rec.rs3, rec.vm, rec.imm = int(legal), d.rd, d.rs1, d.rs2, d.rs3, d.vm, _imm(d)
     rec.rm = _mode(d)
+    if row.cls in ("tload", "tstore", "tmove") and row.kind != "vtzero":
+        rec.tile = 1 if row.cls == "tstore" or row.kind == "vtmv_vt" else 2
+        rec.subset = d.rs1 if row.cls == "tmove" else d.rs2
     rec.vector = int(row.cls in VECTOR_CLASSES)
     rec.needs_vtype = int(row.cls in VECTOR_CLASSES and "N" not in row.args)
     rec.arg, rec.fields, rec.overlap = vectors.arg, vectors.fields, vectors.overlap

@@ -6,21 +6,29 @@ from rvgpu.isa.prims import imax, ld64, lshr, wrap
 from rvgpu.isa.prims_host import at_least, fill, later, most, most_of
 from rvgpu.sim.memory import l1_load, l1_store, l2_through
 from rvgpu.sim.plan import M_LOAD, M_STORE, M_VLOAD, M_VSTORE
-from rvgpu.sim.state import CAUSE, NOTHING, NOWHERE, Core, Gpu, Plan, Rec, Warp
+from rvgpu.sim.state import CAUSE, NOTHING, NOWHERE, TILE, Core, Gpu, Plan, Rec, Warp
 from rvgpu.sim.translate import address, apart
 
 C_UNIT = CAUSE["unit"]
 C_SPM, C_L1, C_DRAM, C_L2 = CAUSE["data.scratchpad"], CAUSE["data.l1"], CAUSE["data.dram"], CAUSE["data.l2"]
 
 
+def tile_of(w: Warp, r: Rec) -> int:
+    """The scoreboard's place of the tile in which the instruction's subset lies (its number in bits 27 to 30; four to a 32-bit tile)."""
+    return TILE + ((w.x[r.subset] >> 29) & 3)
+
+
 def operands(w: Warp, r: Rec, p: Plan) -> int:
     """When the warp's next instruction may issue, but for its slot and its unit: when all its sources are there: a scalar, or the first element
     of a vector when the class chains (`first`), else the cycle after the last element (`last` + 1). A destination may be written from the cycle
     after its last reader started, and so that its first new element comes after the first old one; or, where `core.write_after_write` says so, once
-    the old value is there (x and f registers; results of reductions); multiplies on one tile follow back to back."""
+    the old value is there (x and f registers; results of reductions); multiplies on one tile follow back to back, its moves, loads and stores
+    wait for the last one's result."""
     t = imax(w.earliest, imax(w.first[p.x0], w.first[p.x1]))
     if p.side == 0:
         return imax(imax(t, w.first[p.base[0]]), w.first[p.after] + r.after)
+    if r.tile != 0:
+        t = imax(t, w.last[tile_of(w, r)] + 1)
     n = p.form
     if n == 1:
         return imax(t, groups_ready(w, r, p, 1))
@@ -60,6 +68,8 @@ def blame(w: Warp, r: Rec, p: Plan, t: int) -> int:
             for i in range(n):
                 if ld64(at + 8 * i) == of:
                     return w.cause[base + i]
+    if r.tile != 0 and w.last[tile_of(w, r)] + 1 == t:
+        return w.cause[tile_of(w, r)]
     for i in range(p.dstspan):
         if w.read[p.dst + i] + 1 == t:
             return C_UNIT
@@ -85,6 +95,12 @@ def retire(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, start: int, cost: int, fir
     """What an instruction of a unit leaves on the scoreboard. Its first element is there after its class's latency (that of a reduction
     `reduction_passes` x (occupancy - 1) later still), its last occupancy - 1 later, and no earlier than its sources' last ones and its latency."""
     occupy(c, p.unit, g, start, cost)
+    if r.tile != 0:
+        tile = tile_of(w, r)
+        w.read[tile] = imax(w.read[tile], start)
+        if r.tile == 2:
+            w.last[tile] = imax(w.last[tile], last)
+            w.cause[tile] = cause
     n = p.form
     if n == 1:
         return groups_retire(w, r, p, 1, start, first, last, cause)

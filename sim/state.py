@@ -8,7 +8,7 @@ from typing import Any
 U8, U32, U64, I64 = ctypes.c_uint8, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
 TRACE_WORDS = 9  # of a trace event: pc, core, warp, operands ready, what they waited for, issue, unit, start, end
 REGS = 120  # scoreboard: x 0-31, f 32-63, v 64-95, tiles 96-99; where what has no destination writes to, and what nothing is written to
-NOWHERE, NOTHING = 104, 112
+TILE, NOWHERE, NOTHING = 96, 104, 112
 ANY_SHAPE = -1  # the shape of a plan that no vector configuration changes
 UNITS = 6
 CAUSES = ("issued", "data.vector", "data.matrix", "data.exp", "data.scratchpad", "data.l1", "data.l2", "data.dram", "data.dma", "unit",
@@ -30,13 +30,14 @@ FS_OFF, VS_OFF = 1 << 59, 1 << 60
 
 class Rec(ctypes.Structure):
     """A predecoded instruction; one per halfword of text. What issue and handlers read stands together in front. `needs`: the units (FS_OFF, VS_OFF)
-    that must not be off; `writable`: text that the program may change; `through`: a store behind a hint that nothing in L2 will be read again."""
+    that must not be off; `writable`: text that the program may change; `through`: a store behind a hint that nothing in L2 will be read again;
+    `tile`: the tile that x register `subset` names is read (1) or written (2)."""
 
     _fields_ = [("pc", U64), ("imm", I64), ("latency", U32), ("after", ctypes.c_int32),
                 *((name, U8) for name in ("size", "rd", "rs1", "rs2", "rs3", "vm", "valid", "vector", "unit", "cost", "cause", "chain", "nsrc")),
                 ("src", U8 * 5), ("srckind", U8 * 5),
                 *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg", "kind", "cls", "counts", "fields", "overlap",
-                                           "eew", "whole", "longest", "passes", "rm", "through")),
+                                           "eew", "whole", "longest", "passes", "rm", "through", "tile", "subset")),
                 ("handler", U64 * 4), ("needs", I64), ("writable", I64)]
 
 

@@ -15,6 +15,7 @@ from rvgpu.ir.types import DType, VecType
 from rvgpu.passes.cascade import bottom_stripped
 from rvgpu.passes.kernel import Stream
 from rvgpu.passes.rows import Emitter, Rows
+from rvgpu.passes.stage import ALIGN
 
 Key = Hashable
 INDEXED = frozenset({"rename", "slice", "concat", "pad", "take"})  # what moves coordinates: nothing is kept in a kernel with such ops
@@ -114,7 +115,8 @@ class Keep:
         return out
 
     def bytes(self, width: int) -> int:
-        return sum(width * t.bits // 8 for t in self.slots)
+        """Scratchpad taken in each warp, each slot rounded up as P9 does."""
+        return sum(-(-width * t.bits // 8 // ALIGN) * ALIGN for t in self.slots)
 
     def allocate(self, width: int) -> None:
         """Slots of a row of `width` for each warp."""
@@ -129,6 +131,10 @@ class Keep:
             return (self.k.load(self.k.mem_at(self.buffers[x.slot], [at]), vl, axis=0, lanes=lanes),)
 
         return {v: lambda x=x: load(x) for x in self.kept if x.first < n for v in x.values.get(n, ())}  # type: ignore[misc]
+
+    def held(self, n: int) -> dict[Value, Rows | Callable[[], Rows]]:
+        """What sweep n reads where earlier ones are in the same scope: the values themselves."""
+        return {v: (self.em.one(x.values[x.first][0]),) for x in self.kept if x.first < n for v in x.values.get(n, ())}
 
     def save(self, n: int, at: Value, vl: Value) -> None:
         for x in self.kept:
@@ -151,12 +157,9 @@ def _worth_keeping(v: Value) -> bool:
     return v.op is not None and v.op.name not in ("iota", "const", "size", "stream") and v.tensor.dtype is not DType.i1
 
 
-def plan_keep(k: K, em: Emitter, func: Func, stream: Stream, sweeps: Sequence[Sequence[Value]], width: int, room: int) -> Keep | None:
-    """Keeps rows of `width` where that spares work and fits in `room` bytes of a warp."""
+def plan_keep(k: K, em: Emitter, func: Func, stream: Stream, sweeps: Sequence[Sequence[Value]]) -> Keep | None:
+    """What is worth keeping, if anything."""
     if any(op.name in INDEXED for op in func.body.walk()):
         return None
     keep = Keep(k, em, stream, sweeps)
-    if not keep.kept or keep.bytes(width) > room:
-        return None
-    keep.allocate(width)
-    return keep
+    return keep if keep.kept else None

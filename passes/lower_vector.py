@@ -18,7 +18,12 @@ from rvgpu.passes.keep import Keep, plan_keep
 from rvgpu.passes.kernel import REDUCE_OP, State, Stream, ceil_div, clamp, decode, find_stream, frame, identity, reject, results
 from rvgpu.passes.row_plan import lane_dim
 from rvgpu.passes.rows import Axis, Emitter
-from rvgpu.passes.sweep import Binds, Out, StagedRows, Sweep, anchor_binds, finish_binds, state_body, total_binds
+from rvgpu.passes.shared import Shared, plan_shared
+from rvgpu.passes.sweep import Binds, Out, StagedRows, Sweep, anchor_binds, finish_binds, staged_bytes, state_body, total_binds
+
+# stages of the inputs that are fetched, whether what rows share stands beside them (2: converted, 1: as it is) and what sweeps keep: the first
+# that fits
+LAYOUTS = ((2, 2, 1), (1, 2, 1), (1, 1, 1), (2, 2, 0), (2, 1, 0), (2, 0, 0), (1, 0, 0), (0, 2, 1), (0, 0, 0))
 
 
 def lower_vector(func: Func, limits: Limits) -> KFunc:
@@ -38,6 +43,10 @@ class _Vector:
         self.lane = lane_dim(self.stream, func.result_types, [t.dims for t in k.func.tensors if not t.output])
         self.along = self.stream is not None and self.lane == self.stream.dim
         self.rows = self._row_dims()
+        self.width = max(1, limits.bound(self.lane)) if self.lane is not None else 1
+        self.keep: Keep | None = None
+        self.short = self.along and limits.bucket((self.stream.dim,)) <= self.chunk and all(
+            op.name != "concat" for op in func.body.walk()) if self.stream else False
 
     # -- decisions
     def _row_dims(self) -> tuple[Dim, ...]:
@@ -50,12 +59,50 @@ class _Vector:
                 raise reject(f"results of one kernel must share their row dims; {t} lacks {missing[0]}", v)
         return rows
 
+    # -- what stands in scratchpad
+    def _place(self) -> tuple[int, list[StagedRows]]:
+        """Rows per work item and warp, and the inputs fetched by DMA; what rows share and what sweeps keep, where there is room beside them."""
+        fit = [p.value for p in self.func.params if not p.keyword and self.rows and p.value.tensor.dims[:-1] == self.rows]
+        widths = [max(1, self.limits.bound(v.tensor.dims[-1])) for v in fit]
+        cost = sum(w * v.tensor.dtype.bits // 8 for v, w in zip(fit, widths, strict=True))
+        most = self.limits.product(self.rows) // (2 * self.limits.cores * self.limits.warps)
+        per_item = max(1, min(8192 // cost, most)) if cost else 1
+        shared, keep = self._shared(), self._kept()
+        fixed = (0, shared.bytes(False), shared.bytes(True)) if shared else (0, 0, 0)
+        kept = keep.bytes(self.width) if keep and not self.short else 0
+        for stages, share, with_kept in LAYOUTS:
+            staged = sum(staged_bytes(v.tensor.dtype, per_item, w, stages) for v, w in zip(fit, widths, strict=True))
+            if fixed[share] + (staged + with_kept * kept) * self.limits.warps <= self.limits.spm_bytes:
+                break
+        if shared is not None and share:
+            shared.fetch(self.chunk, share == 2)
+            self.sweep.shared = shared
+        if keep is not None and with_kept:
+            self.keep = keep
+            if not self.short:
+                keep.allocate(self.width)
+        if not stages:
+            return 1, []
+        return per_item, [StagedRows(self.k, self.em, v, per_item, w, stages) for v, w in zip(fit, widths, strict=True)]
+
+    def _shared(self) -> Shared | None:
+        if self.lane is None or not self.rows or self.stream is not None and not self.along:
+            return None
+        roots = [v for _, v, _ in self.outs] + [v for s in (self.stream.states if self.stream else ()) for v in s.body.yielded]
+        return plan_shared(self.k, self.em, self.func, self.limits, self.lane, roots)
+
+    def _kept(self) -> Keep | None:
+        if self.stream is None or not self.along:
+            return None
+        sweeps = [[v for s in wave for v in s.body.yielded] for wave in self.stream.waves()]
+        sweeps.append([v for _, v, t in self.outs if self.lane in t.dims])
+        return plan_keep(self.k, self.em, self.func, self.stream, sweeps)
+
     # -- structure
     def build(self) -> KFunc:
         k, em = self.k, self.em
         total = em.product(self.rows)
-        per_item, stage = self._staging()
-        self.keep = self._keep(stage)
+        per_item, stage = self._place()
         rows_per_cta = per_item * self.limits.warps
         count = ceil_div(k, total, rows_per_cta)
         extents = [em.extent(d) for d in self.rows]
@@ -65,65 +112,40 @@ class _Vector:
         def first_row(w: Value) -> Value:
             return k.idx("add", k.idx("mul", w, rows_per_cta), k.idx("mul", warp, per_item))
 
-        def item(row0: Value) -> None:
+        def item(row0: Value, at_stage: Value) -> None:
             n = clamp(k, k.idx("sub", total, row0), per_item)
 
             def row(i: Value, _: list[Value]) -> Sequence[Value]:
                 at = decode(k, k.idx("add", row0, i), extents) if extents else []
                 with em.scope([Axis((d,), c) for d, c in zip(self.rows, at, strict=True)]):
                     for s in stage:
-                        s.enter(self.stage, i)
+                        s.enter(at_stage, i)
                     self._row()
                 return []
 
             k.for_(0, n, 1, [], row)
 
+        def copy(w: Value, _i: Value, _stage: Value, wstage: Value) -> None:
+            row0 = first_row(w)
+            n = clamp(k, k.idx("sub", total, row0), per_item)
+            for s in stage:
+                s.copy(row0, lo, n, self.em.extent(s.dims[-1]), wstage)
+
+        def step(w: Value, wstage: Value) -> Sequence[Value]:
+            item(first_row(w), wstage)
+            return []
+
         def body(w: Value) -> None:
-            if not stage:
-                item(first_row(w))
+            if stage and stage[0].stages == 2:
+                k.pipe(w, 1, [], lambda _: (lo, hi), copy, lambda _i, _s, wstage, _c: step(w, wstage), private=True)
                 return
-
-            def copy(w: Value, _i: Value, _stage: Value, wstage: Value) -> None:
-                row0 = first_row(w)
-                n = clamp(k, k.idx("sub", total, row0), per_item)
-                for s in stage:
-                    s.copy(row0, lo, n, self.em.extent(s.dims[-1]), wstage)
-
-            def step(_i: Value, _stage: Value, wstage: Value, _c: list[Value]) -> Sequence[Value]:
-                self.stage = wstage
-                item(first_row(w))
-                return []
-
-            k.pipe(w, 1, [], lambda _: (lo, hi), copy, step, private=True)
+            if stage:
+                copy(w, lo, lo, lo)
+                k.dma_wait(0)
+            step(w, lo)
 
         k.work(count, body)
         return k.func
-
-    def _staging(self) -> tuple[int, list[StagedRows]]:
-        """Rows per work item and warp, and the inputs fetched by DMA: those indexed by exactly the row dims and one more."""
-        fit = []
-        for p in self.func.params:
-            if not p.keyword:
-                dims = p.value.tensor.dims
-                if self.rows and dims[:-1] == self.rows and len(dims) == len(self.rows) + 1:
-                    fit.append(p.value)
-        widths = [max(1, self.limits.bound(v.tensor.dims[-1])) for v in fit]
-        cost = sum(w * v.tensor.dtype.bits // 8 for v, w in zip(fit, widths, strict=True))
-        room = (self.limits.spm_bytes - 4096) // (2 * self.limits.warps)
-        if not fit or cost > room:
-            return 1, []
-        workers = self.limits.cores * self.limits.warps
-        per_item = max(1, min(room // cost, 8192 // cost, self.limits.product(self.rows) // (2 * workers)))
-        return per_item, [StagedRows(self.k, self.em, v, per_item, w) for v, w in zip(fit, widths, strict=True)]
-
-    def _keep(self, stage: list[StagedRows]) -> Keep | None:
-        """What waves keep for later ones and for the results, where scratchpad has room beside the rows."""
-        if self.stream is None or not self.along:
-            return None
-        sweeps = [[v for s in wave for v in s.body.yielded] for wave in self.stream.waves()]
-        sweeps.append([v for _, v, t in self.outs if self.lane in t.dims])
-        room = self.limits.spm_bytes // self.limits.warps - sum(s.bytes for s in stage)
-        return plan_keep(self.k, self.em, self.func, self.stream, sweeps, max(1, self.limits.bound(self.stream.dim)), room)
 
     # -- one row: everything with the row's coordinates in scope
     def _row(self) -> None:
@@ -133,6 +155,9 @@ class _Vector:
         with ExitStack() as stack:
             if self.stream is None or self.lane is None:
                 self.sweep.store(self.outs, self.lane)
+                return
+            if self.short:
+                self.sweep.short(stack, self.stream, self.outs, self.keep)
                 return
             self.sweep.totals(stack, self.stream, self.sweep.whole(self.stream.dim), self.keep)
             self.sweep.store_kept(self.outs, self.lane, self.keep)

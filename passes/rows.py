@@ -89,6 +89,7 @@ class Emitter:
         self.scalars = {p.value: p.name for p in params if p.keyword}
         self.alias: dict[Value, Value] = {}
         self.staged: dict[Value, Staged] = {}
+        self.fused = False  # whether x * y + z is one rounding here
         self.scopes: list[Scope] = [Scope(k.block)]
         self._extents: dict[Dim, Value] = {}
         self._views: dict[tuple[str, tuple[tuple[Dim, ...], ...]], Value] = {}
@@ -484,7 +485,23 @@ class Emitter:
             elif name not in ("sub", "div"):
                 xs = [k.bcast(xs[0], vl, axis.lanes), xs[1]]
         keep = {"anchored": bool(attrs["anchored"])} if attrs.get("anchored") else {}
+        if name == "add":
+            return self.add(xs[0], xs[1], vl)
+        if name == "sub" and isinstance(xs[1].type, VecType) and (product := self._product(xs[0])):
+            return k.vt("fms", *product, xs[1], vl=vl)
         return k.vt(name, *xs, vl=vl, **keep)
+
+    def add(self, x: Value, y: Value, vl: Value) -> Value:
+        """x + y, by one fused operation where one of them is a product."""
+        for a, b in ((x, y), (y, x)):
+            if isinstance(b.type, VecType) and (product := self._product(a)):
+                return self.k.vt("fma", *product, b, vl=vl)
+        return self.k.vt("add", x, y, vl=vl)
+
+    def _product(self, x: Value) -> list[Value]:
+        t = x.type
+        fits = self.fused and isinstance(t, VecType) and t.dtype is DType.f32 and x.op is not None and x.op.name == "vt.mul"
+        return x.op.operands[:2] if fits and x.op is not None else []
 
 
 def _dim(op: Op, name: str) -> Dim:

@@ -18,6 +18,8 @@ from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import Keep
 from rvgpu.passes.kernel import REDUCE_OP, State, Stream, identity, safe_anchor
 from rvgpu.passes.rows import Axis, Emitter, Piece, Rows, Staged, Sub
+from rvgpu.passes.shared import Shared
+from rvgpu.passes.stage import ALIGN
 
 Out = tuple[str, Value, TensorType]
 Binds = dict[Value, Rows | Callable[[], Rows]]
@@ -87,6 +89,8 @@ class Sweep:
     def __init__(self, k: K, em: Emitter, limits: Limits) -> None:
         self.k, self.em = k, em
         self.chunk = max(1, limits.vlen // 8)  # lanes: LMUL 4 of f32, a function of VLEN only
+        self.shared: Shared | None = None
+        em.fused = True
 
     def whole(self, dim: Dim) -> Span:
         return Span(self.k.const(0), self.em.extent(dim))
@@ -108,6 +112,40 @@ class Sweep:
             stack.enter_context(self.em.scope(bind=binds))
         self.finish(stack, stream)
         return [out[n] for n in range(len(stream.states))]
+
+    def short(self, stack: ExitStack, stream: Stream, outs: Sequence[Out], keep: Keep | None) -> None:
+        """A whole row of at most one chunk: every wave and what is stored in one scope, with what is kept in registers."""
+        k, em, zero = self.k, self.em, self.k.const(0)
+        vl = em.extent(stream.dim)
+        reads = self.shared.reads(zero, vl, self.chunk) if self.shared is not None else {}
+        stack.enter_context(em.scope([Axis((stream.dim,), zero, vl, self.chunk)], reads))
+        for n, wave in enumerate(stream.waves()):
+            held = keep.held(n) if keep is not None else {}
+            stack.enter_context(em.scope(bind=held | anchor_binds(k, em, stream, wave)))
+            binds: Binds = {}
+            for s in wave:
+                x = k.s_cast(k.s_from_idx(vl), s.dtype) if s.counts else state_body(em, s)
+                if not s.counts:
+                    x = k.xred(s.kind, x if isinstance(x.type, VecType) else k.bcast(x, vl, self.chunk), vl)
+                binds |= total_binds(stream, s, x)
+            stack.enter_context(em.scope(bind=binds))
+        self.finish(stack, stream)
+
+        def stored(held: Binds) -> Sequence[Value]:
+            with em.scope(bind=held):
+                for o in outs:
+                    if stream.dim in o[2].dims:
+                        self.store_lanes(o, (), vl)
+                    else:
+                        self.store_scalar(o)
+            return []
+
+        held = keep.held(keep.last) if keep is not None else {}
+        real = keep.real() if keep is not None else None
+        if real is None:
+            stored(held)
+        else:
+            k.if_(real, lambda: stored(held), lambda: stored({}))
 
     def finish(self, stack: ExitStack, stream: Stream, totals: Sequence[Value] = ()) -> None:
         """What the finish region takes: totals made elsewhere, and the anchors."""
@@ -134,7 +172,8 @@ class Sweep:
                         x = k.bcast(x, vl, self.chunk)
                     if vl is not width:
                         x = k.tail(x, identity(k, state), vl, width)
-                    out.append(k.vt(REDUCE_OP[state.kind], part, x, vl=width))
+                    add = state.kind == "sum"
+                    out.append(em.add(part, x, vl=width) if add else k.vt(REDUCE_OP[state.kind], part, x, vl=width))
                 if keep is not None:
                     keep.save(n, k.idx("sub", base, span.first), vl)
             return out
@@ -145,7 +184,9 @@ class Sweep:
 
     def _lanes(self, dim: Dim, n: int, span: Span, base: Value, vl: Value, keep: Keep | None) -> AbstractContextManager[object]:
         """The scope of a chunk of sweep n."""
-        reads = keep.reads(n, self.k.idx("sub", base, span.first), vl, self.chunk) if keep is not None else None
+        reads = keep.reads(n, self.k.idx("sub", base, span.first), vl, self.chunk) if keep is not None else {}
+        if self.shared is not None:
+            reads |= self.shared.reads(base, vl, self.chunk)
         return self.em.scope([Axis((dim,), base, vl, self.chunk)], reads)
 
     # -- stores
@@ -234,18 +275,22 @@ class Sweep:
         self.k.store(mem, x, vl, axis=lane)
 
 
+def staged_bytes(dtype: DType, rows: int, width: int, stages: int) -> int:
+    """Scratchpad of a warp's stages of `rows` rows of `width`."""
+    return stages * -(-width * rows * dtype.bits // 8 // ALIGN) * ALIGN
+
+
 class StagedRows:
     """An input whose rows, or pieces of them, a warp fetches by DMA: buffer[stage][row][element] per warp."""
 
-    def __init__(self, k: K, em: Emitter, value: Value, rows: int, width: int, whole: bool = True) -> None:
+    def __init__(self, k: K, em: Emitter, value: Value, rows: int, width: int, stages: int = 2, whole: bool = True) -> None:
         self.k, self.em = k, em
         self.name, self.dims, self.dtype = em.tensors[value]
-        stage_bytes = (width * rows * self.dtype.bits // 8 + 63) // 64 * 64
+        self.stages, stage_bytes = stages, staged_bytes(self.dtype, rows, width, 1)
         with k.at(em.root):
-            self.buffer = k.spm_alloc(self.dtype, [k.const(2), k.const(rows), k.const(width)],
+            self.buffer = k.spm_alloc(self.dtype, [k.const(stages), k.const(rows), k.const(width)],
                                       [k.const(stage_bytes * 8 // self.dtype.bits), k.const(width), k.const(1)], name=self.name,
-                                      size_bytes=2 * stage_bytes, per_warp=True)
-        self.bytes = 2 * stage_bytes
+                                      size_bytes=stages * stage_bytes, per_warp=True)
         self.place: tuple[Value, Value, Value | None] | None = None
         em.staged[value] = Staged(self.at, whole)
 

@@ -15,11 +15,12 @@ from rvgpu.ir.core import Func, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import KFunc
 from rvgpu.passes.context import Limits
+from rvgpu.passes.keep import Keep, plan_keep
 from rvgpu.passes.kernel import Stream, ceil_div, clamp, decode, find_stream, frame, identity, results
 from rvgpu.passes.row_plan import long_rows, part_positions, plan_pieces, rows_beside
 from rvgpu.passes.rows import Axis, Emitter, Staged, Sub
 from rvgpu.passes.split import in_parts
-from rvgpu.passes.sweep import Out, Span, StagedRows, Sweep
+from rvgpu.passes.sweep import Out, Span, StagedRows, Sweep, staged_bytes
 
 
 def lower_long(func: Func, limits: Limits) -> KFunc | None:
@@ -69,6 +70,15 @@ class _Parted:
         for s in self.stage:
             s.enter(stage, self.zero, span.first)
 
+    def keep(self, func: Func, stream: Stream) -> Keep | None:
+        """What the waves of a part leave for later ones, where a warp has room."""
+        staged = sum(staged_bytes(v.tensor.dtype, 1, self.size, 2) for v in self.fetched)
+        keep = plan_keep(self.k, self.em, func, stream, [[v for s in wave for v in s.body.yielded] for wave in stream.waves()])
+        if keep is None or (staged + keep.bytes(self.size)) * self.limits.warps > self.limits.spm_bytes * 3 // 4:
+            return None
+        keep.allocate(self.size)
+        return keep
+
     def narrow(self) -> list[Out]:
         return [o for o in self.outs if self.lane not in o[2].dims]
 
@@ -79,6 +89,7 @@ class _Pieces(_Parted):
         super().__init__(func, limits, rows, lane)
         if self.stream is not None:
             self.stream.link(self.em)
+        self.kept = self.keep(func, self.stream) if self.stream is not None and self.stream.part else None
 
     def _size(self) -> int:
         """A part of the stream's; else what gives every warp an item and fits twice."""
@@ -133,7 +144,7 @@ class _Pieces(_Parted):
             if self.stream is not None and self.stream.part:
                 part = self.outs[0][2].dims[-1]
                 stack.enter_context(self.em.scope([Axis((part,), p)]))
-                self.sweep.totals(stack, self.stream, span)
+                self.sweep.totals(stack, self.stream, span, self.kept)
                 self._store_states()
                 return
             if self.stream is not None:
@@ -177,6 +188,7 @@ class _Shared(_Parted):
         self.local, self.merge = _stream_of(local, self.em), _stream_of(merge, self.em)
         self.outs = [(name, v, t) for (name, _, t), v in zip(self.outs, merge.results, strict=True)]
         self._adopt(merge)
+        self.kept = self.keep(local, self.local)
         k = self.k
         with k.at(self.em.root):
             self.steps = k.idx("max", ceil_div(k, self.parts, limits.warps), 1)
@@ -241,7 +253,7 @@ class _Shared(_Parted):
 
         def local() -> Sequence[Value]:
             with ExitStack() as stack:
-                for table, total in zip(self.tables, self.sweep.totals(stack, self.local, span), strict=True):
+                for table, total in zip(self.tables, self.sweep.totals(stack, self.local, span, self.kept), strict=True):
                     k.s_store(k.mem_at(table, [p]), total)
             return []
 

@@ -17,10 +17,10 @@ from rvgpu.ir.tile_build import KFunc
 from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import Keep, plan_keep
 from rvgpu.passes.kernel import Stream, ceil_div, clamp, decode, find_stream, frame, identity, results
-from rvgpu.passes.row_plan import long_rows, part_positions, plan_pieces, rows_beside
+from rvgpu.passes.row_plan import gathers, long_rows, part_positions, plan_pieces, rows_beside
 from rvgpu.passes.rows import Axis, Emitter, Staged, Sub
 from rvgpu.passes.split import in_parts
-from rvgpu.passes.sweep import Out, Span, StagedRows, Sweep, staged_bytes
+from rvgpu.passes.sweep import GatheredRows, Out, Span, StagedRows, Sweep, staged_bytes
 
 
 def lower_long(func: Func, limits: Limits) -> KFunc | None:
@@ -40,7 +40,8 @@ class _Parted:
         self.k, self.em = frame(func, limits)
         k, em = self.k, self.em
         self.sweep, self.outs = Sweep(k, em, limits), results(func, k)
-        self.fetched = [p.value for p in func.params if not p.keyword and p.value.tensor.dims == (*rows, lane)]
+        self.fetched = [p.value for p in func.params if not p.keyword and p.value.tensor.dims in ((*rows, lane), (lane,))]
+        self.gathers = gathers(func, rows, lane)
         self.size = self._size()
         self.length = em.extent(lane)
         self.extents = [em.extent(d) for d in rows]
@@ -49,6 +50,9 @@ class _Parted:
             self.zero, self.warp = k.const(0), k.special("warp")
             self.parts = ceil_div(k, self.length, self.size)
         self.stage = [StagedRows(k, em, v, 1, self.size, whole=False) for v in self.fetched]
+        gathered = [GatheredRows(k, em, op, self.size, self.total) for op in self.gathers]
+        self.sweep.readers += gathered
+        self.stage += gathered
 
     def _size(self) -> int:
         return part_positions(self.limits)
@@ -96,7 +100,7 @@ class _Pieces(_Parted):
         if self.stream is not None and self.stream.part:
             return self.stream.part
         size, workers = part_positions(self.limits), self.limits.cores * self.limits.warps
-        bits = sum(v.tensor.dtype.bits for v in self.fetched)
+        bits = sum(v.tensor.dtype.bits for v in [*self.fetched, *(op.result for op in self.gathers)])
         while size > 2 * self.sweep.chunk and (size * bits // 4 * self.limits.warps > self.limits.spm_bytes
                                                or self.limits.product(self.rows) * -(-self.limits.bound(self.lane) // size) < workers):
             size //= 2

@@ -76,7 +76,7 @@ class _Vector:
                 break
         if shared is not None and share:
             shared.fetch(self.chunk, share == 2)
-            self.sweep.shared = shared
+            self.sweep.readers.append(shared)
         if keep is not None and with_kept:
             self.keep = keep
             if not self.short:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rvgpu.ir.core import Func
+from rvgpu.ir.core import Func, Op
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import TensorType
 from rvgpu.passes.context import Limits
@@ -65,8 +65,19 @@ def plan_pieces(func: Func, limits: Limits) -> tuple[tuple[Dim, ...], Dim] | Non
     if rows is None:
         return None
     if stream is None:
-        few = limits.product(rows) < limits.cores * limits.warps
+        few = limits.product(rows) < limits.cores * limits.warps or bool(gathers(func, rows, lane))
         return (rows, lane) if limits.bound(lane) > part_positions(limits) // (8 if few else 1) else None
     cut = "" if stream.dim.name is None else stream.dim.name.rpartition(".")[0]
     ok = cut and cut == lane.name and all(set(s.dims) <= set(rows) for s in stream.states)
     return (rows, lane) if ok else None
+
+
+def gathers(func: Func, rows: tuple[Dim, ...], lane: Dim) -> list[Op]:
+    """The `take` ops that give a row of a stored table for each row, by a stored index."""
+    def is_one(op: Op) -> bool:
+        if op.name != "take" or op.operands[0].op is not None or op.operands[1].op is not None:
+            return False
+        table, ids = (x.tensor.dims for x in op.operands)
+        return bool(rows) and ids == rows and len(table) == 2 and table[1] == lane and table[0] == op.attrs["dim"]
+
+    return [op for op in func.body.ops if is_one(op)]

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
-from rvgpu.ir.core import Value
+from rvgpu.ir.core import Op, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import K
 from rvgpu.ir.types import DType, TensorType, VecType
@@ -18,11 +19,16 @@ from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import Keep
 from rvgpu.passes.kernel import REDUCE_OP, State, Stream, identity, safe_anchor
 from rvgpu.passes.rows import Axis, Emitter, Piece, Rows, Staged, Sub
-from rvgpu.passes.shared import Shared
 from rvgpu.passes.stage import ALIGN
 
 Out = tuple[str, Value, TensorType]
 Binds = dict[Value, Rows | Callable[[], Rows]]
+
+
+class Reader(Protocol):
+    """What gives some values in every chunk of lanes from `base` on."""
+
+    def reads(self, base: Value, vl: Value, chunk: int) -> Binds: ...
 
 
 @dataclass(eq=False)
@@ -89,7 +95,7 @@ class Sweep:
     def __init__(self, k: K, em: Emitter, limits: Limits) -> None:
         self.k, self.em = k, em
         self.chunk = max(1, limits.vlen // 8)  # lanes: LMUL 4 of f32, a function of VLEN only
-        self.shared: Shared | None = None
+        self.readers: list[Reader] = []
         em.fused = True
 
     def whole(self, dim: Dim) -> Span:
@@ -117,7 +123,9 @@ class Sweep:
         """A whole row of at most one chunk: every wave and what is stored in one scope, with what is kept in registers."""
         k, em, zero = self.k, self.em, self.k.const(0)
         vl = em.extent(stream.dim)
-        reads = self.shared.reads(zero, vl, self.chunk) if self.shared is not None else {}
+        reads: Binds = {}
+        for r in self.readers:
+            reads |= r.reads(zero, vl, self.chunk)
         stack.enter_context(em.scope([Axis((stream.dim,), zero, vl, self.chunk)], reads))
         for n, wave in enumerate(stream.waves()):
             held = keep.held(n) if keep is not None else {}
@@ -185,8 +193,8 @@ class Sweep:
     def _lanes(self, dim: Dim, n: int, span: Span, base: Value, vl: Value, keep: Keep | None) -> AbstractContextManager[object]:
         """The scope of a chunk of sweep n."""
         reads = keep.reads(n, self.k.idx("sub", base, span.first), vl, self.chunk) if keep is not None else {}
-        if self.shared is not None:
-            reads |= self.shared.reads(base, vl, self.chunk)
+        for r in self.readers:
+            reads |= r.reads(base, vl, self.chunk)
         return self.em.scope([Axis((dim,), base, vl, self.chunk)], reads)
 
     # -- stores
@@ -284,6 +292,10 @@ class StagedRows:
     """An input whose rows, or pieces of them, a warp fetches by DMA: buffer[stage][row][element] per warp."""
 
     def __init__(self, k: K, em: Emitter, value: Value, rows: int, width: int, stages: int = 2, whole: bool = True) -> None:
+        self._allocate(k, em, value, rows, width, stages)
+        em.staged[value] = Staged(self.at, whole)
+
+    def _allocate(self, k: K, em: Emitter, value: Value, rows: int, width: int, stages: int) -> None:
         self.k, self.em = k, em
         self.name, self.dims, self.dtype = em.tensors[value]
         self.stages, stage_bytes = stages, staged_bytes(self.dtype, rows, width, 1)
@@ -292,23 +304,42 @@ class StagedRows:
                                       [k.const(stage_bytes * 8 // self.dtype.bits), k.const(width), k.const(1)], name=self.name,
                                       size_bytes=stages * stage_bytes, per_warp=True)
         self.place: tuple[Value, Value, Value | None] | None = None
-        em.staged[value] = Staged(self.at, whole)
 
     def copy(self, row: Value, col: Value, rows: Value, cols: Value, stage: Value) -> None:
-        """Starts the transfer of `rows` rows from `row` on, `cols` elements from `col` on."""
+        """Starts the transfer of `rows` rows from `row` on, `cols` elements from `col` on; a tensor without rows has one for all."""
         k = self.k
         src = self.em.view(self.name, self.dims, self.dtype, (self.dims[:-1], self.dims[-1:]))
         zero = k.const(0)
-        k.dma_load(k.mem_at(self.buffer, [stage, zero, zero]), k.mem_at(src, [row, col]), rows, cols, rows, cols, src_axes=(0, 1), dst_axes=(1, 2))
+        k.dma_load(k.mem_at(self.buffer, [stage, zero, zero]), k.mem_at(src, [row if len(self.dims) > 1 else zero, col]), rows, cols, rows, cols,
+                   src_axes=(0, 1), dst_axes=(1, 2))
 
     def enter(self, stage: Value, row: Value, first: Value | None = None) -> None:
         """Where the coordinates in scope find it: the stage, the row in it, and the position of its first element."""
         self.place = stage, row, first
 
     def at(self, em: Emitter, sub: Sub, row: int) -> tuple[Value, int | None]:
-        assert self.place is not None
-        stage, index, first = self.place
         (_, axis, offset), = em.groups(self.dims[-1:], sub)
         col = em.k.idx("add", axis.base, offset) if offset is not None else axis.base
-        col = em.k.idx("sub", col, first) if first is not None else col
-        return em.k.mem_at(self.buffer, [stage, index, col]), 2 if axis.vl is not None else None
+        return self._view(col), 2 if axis.vl is not None else None
+
+    def _view(self, col: Value) -> Value:
+        assert self.place is not None
+        stage, index, first = self.place
+        return self.k.mem_at(self.buffer, [stage, index, self.k.idx("sub", col, first) if first is not None else col])
+
+
+class GatheredRows(StagedRows):
+    """The row of a table that an index input says for each row (`take`)."""
+
+    def __init__(self, k: K, em: Emitter, take: Op, width: int, total: Value) -> None:
+        self.result, self.ids, self.total = take.result, em.tensors[take.operands[1]], total
+        self._allocate(k, em, take.operands[0], 1, width, 2)
+
+    def copy(self, row: Value, col: Value, rows: Value, cols: Value, stage: Value) -> None:
+        k, (name, dims, dtype) = self.k, self.ids
+        mem = self.em.view(name, dims, dtype, (dims,))
+        x = k.s_load(k.mem_at(mem, [k.idx("min", row, k.idx("sub", self.total, 1))]))
+        super().copy(k.idx_from_s(x if dtype is DType.i32 else k.s_cast(x, DType.i32)), col, rows, cols, stage)
+
+    def reads(self, base: Value, vl: Value, chunk: int) -> Binds:
+        return {self.result: lambda: (self.k.load(self._view(base), vl, axis=2, lanes=chunk),)}

@@ -45,8 +45,7 @@ class _Vector:
         self.rows = self._row_dims()
         self.width = max(1, limits.bound(self.lane)) if self.lane is not None else 1
         self.keep: Keep | None = None
-        self.short = self.along and limits.bucket((self.stream.dim,)) <= self.chunk and all(
-            op.name != "concat" for op in func.body.walk()) if self.stream else False
+        self.short = self._short()
 
     # -- decisions
     def _row_dims(self) -> tuple[Dim, ...]:
@@ -58,6 +57,12 @@ class _Vector:
             if missing:
                 raise reject(f"results of one kernel must share their row dims; {t} lacks {missing[0]}", v)
         return rows
+
+    def _short(self) -> int:
+        """Lanes (LMUL 4 or 8 of f32) that hold any row of this kernel's bucket, else 0."""
+        if self.stream is None or not self.along or any(op.name == "concat" for op in self.func.body.walk()):
+            return 0
+        return next((n for n in (self.chunk, 2 * self.chunk) if self.limits.bucket((self.stream.dim,)) <= n), 0)
 
     # -- what stands in scratchpad
     def _place(self) -> tuple[int, list[StagedRows]]:
@@ -157,7 +162,7 @@ class _Vector:
                 self.sweep.store(self.outs, self.lane)
                 return
             if self.short:
-                self.sweep.short(stack, self.stream, self.outs, self.keep)
+                self.sweep.short(stack, self.stream, self.outs, self.keep, self.short)
                 return
             self.sweep.totals(stack, self.stream, self.sweep.whole(self.stream.dim), self.keep)
             self.sweep.store_kept(self.outs, self.lane, self.keep)

@@ -119,14 +119,14 @@ class Sweep:
         self.finish(stack, stream)
         return [out[n] for n in range(len(stream.states))]
 
-    def short(self, stack: ExitStack, stream: Stream, outs: Sequence[Out], keep: Keep | None) -> None:
-        """A whole row of at most one chunk: every wave and what is stored in one scope, with what is kept in registers."""
+    def short(self, stack: ExitStack, stream: Stream, outs: Sequence[Out], keep: Keep | None, lanes: int) -> None:
+        """A whole row of at most `lanes`: every wave and what is stored in one scope, with what is kept in registers."""
         k, em, zero = self.k, self.em, self.k.const(0)
         vl = em.extent(stream.dim)
         reads: Binds = {}
         for r in self.readers:
-            reads |= r.reads(zero, vl, self.chunk)
-        stack.enter_context(em.scope([Axis((stream.dim,), zero, vl, self.chunk)], reads))
+            reads |= r.reads(zero, vl, lanes)
+        stack.enter_context(em.scope([Axis((stream.dim,), zero, vl, lanes)], reads))
         for n, wave in enumerate(stream.waves()):
             held = keep.held(n) if keep is not None else {}
             stack.enter_context(em.scope(bind=held | anchor_binds(k, em, stream, wave)))
@@ -134,7 +134,7 @@ class Sweep:
             for s in wave:
                 x = k.s_cast(k.s_from_idx(vl), s.dtype) if s.counts else state_body(em, s)
                 if not s.counts:
-                    x = k.xred(s.kind, x if isinstance(x.type, VecType) else k.bcast(x, vl, self.chunk), vl)
+                    x = k.xred(s.kind, x if isinstance(x.type, VecType) else k.bcast(x, vl, lanes), vl)
                 binds |= total_binds(stream, s, x)
             stack.enter_context(em.scope(bind=binds))
         self.finish(stack, stream)
@@ -277,7 +277,7 @@ class Sweep:
         name, v, t = o
         x = self.em.one(v, sub)
         if not isinstance(x.type, VecType):
-            x = self.k.bcast(x, vl, self.chunk)
+            x = self.k.bcast(x, vl, self.em.lane_axis().lanes)
         mem, lane = self.em.address(name, t.dims, t.dtype, sub, 0)
         assert lane is not None
         self.k.store(mem, x, vl, axis=lane)

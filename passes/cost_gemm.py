@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import TensorType
 from rvgpu.passes.context import Facts, Limits, Price
+from rvgpu.passes.lower_gemm import Lag
 from rvgpu.passes.lower_matrix import Tiles
 from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan, n_lanes
 
@@ -56,12 +57,11 @@ def _math(plan: MatrixPlan, f: Facts) -> tuple[float, float]:
     return turns * 32 / f.dlen, unit / f.exp_lanes if unit else 0.0
 
 
-def lag(plan: MatrixPlan, results: Iterable[TensorType], f: Facts) -> int:
-    """By how many positions of the streamed dim a team is behind the one before it: what a core multiplies while a team makes the results of a
-    tile, and while all cores' go to DRAM."""
+def lag(plan: MatrixPlan, results: Iterable[TensorType], f: Facts) -> Lag:
+    """What a core multiplies while all cores' results of a tile go to DRAM, and while a team makes its own."""
     size = sum(t.dtype.bits for t in results if set(plan.n) & set(t.dims)) / 8
-    each = max(size * f.cores / f.dram_bytes, CHAIN * _math(plan, f)[0])
-    return math.ceil(each * f.macs[plan.dtype.name] / len(plan.products))
+    rate = f.macs[plan.dtype.name] / len(plan.products)
+    return Lag(math.ceil(size * f.cores / f.dram_bytes * rate), math.ceil(CHAIN * _math(plan, f)[0] * rate))
 
 
 def _lines(limits: Limits, dims: tuple[Dim, ...], nbytes: float, bits: int) -> float:

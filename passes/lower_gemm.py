@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from rvgpu.ir.core import Func, Value
 from rvgpu.ir.tile_build import KFunc
 from rvgpu.passes.context import Limits
-from rvgpu.passes.kernel import decode, reject
-from rvgpu.passes.lower_matrix import Matrix, Tiles
+from rvgpu.passes.kernel import ceil_div, clamp, decode, reject
+from rvgpu.passes.lower_matrix import Matrix, Share, Tiles
 from rvgpu.passes.matrix_plan import MatrixPlan
 
+GRAIN = 16  # columns that matrix units take at once
 QUEUE = 8  # barriers from here on: team t waits at QUEUE + t - 1 for the one before it
 
 
@@ -21,13 +23,24 @@ def group_rows(limits: Limits, bm: int, bn: int, teams: int) -> int:
     return 1 << max(0, side.bit_length() - 1)
 
 
-class Gemm(Matrix):
-    """Teams start one after the other, by `lag` positions of the streamed dim or an even share of it: while one stores a tile, the others
-    multiply, and the first blocks of all do not come at once."""
+@dataclass(frozen=True)
+class Lag:
+    """By how many positions of the streamed dim a team is behind the one before it: `store` or half an even share of all, `math` or an even
+    share."""
 
-    def __init__(self, func: Func, limits: Limits, plan: MatrixPlan, tiles: Tiles, stages: int, lag: int) -> None:
+    store: int
+    math: int
+
+
+class Gemm(Matrix):
+    """Teams start one after the other: while one stores a tile, the others multiply, and the first blocks of all do not come at once."""
+
+    def __init__(self, func: Func, limits: Limits, plan: MatrixPlan, tiles: Tiles, stages: int, lag: Lag) -> None:
         super().__init__(func, limits, plan, tiles, stages)
-        self.lag = self.k.const(lag)
+        k, self.most = self.k, lag
+        if tiles.wn == 1 and tiles.jn > 1:  # a narrow rest would cost a warp as many instructions as a whole tile
+            even = ceil_div(k, self.N, k.idx("max", self.n_tiles, 1))
+            self.columns = k.idx("mul", ceil_div(k, even, GRAIN), GRAIN)
 
     def build(self) -> KFunc:
         self._start()
@@ -39,7 +52,8 @@ class Gemm(Matrix):
         if 1 < self.teams <= QUEUE:
             count, ctas = self._count(), k.special("ctas")
             self.count, self.all_ctas = count, ctas
-            most = k.idx("min", self.lag, k.idx("div", self.R, self.teams))
+            share = k.idx("div", self.R, 2 * self.teams)
+            most = k.idx("max", k.idx("min", share, self.most.store), k.idx("min", k.idx("mul", share, 2), self.most.math))
             self.lag = k.idx("mul", k.idx("div", most, self.tiles.bk), self.tiles.bk)
             mine = k.idx("add", k.special("cta"), k.idx("mul", ctas, self.team))
             late = k.s("and", k.cmp("gt", self.team, 0), k.cmp("lt", mine, count))
@@ -54,7 +68,14 @@ class Gemm(Matrix):
         above, at = k.idx("mul", k.idx("div", tile, whole), rows), k.idx("rem", tile, whole)
         high = k.idx("min", k.idx("sub", self.m_tiles, above), rows)
         mt, nt = k.idx("add", above, k.idx("rem", at, high)), k.idx("div", at, high)
-        return batch, mt, k.idx("mul", nt, self.bn)
+        return batch, mt, k.idx("mul", nt, self.columns)
+
+    def _share(self, w: Value) -> Share:
+        k, te, whole = self.k, self.limits.te, super()._share(w)
+        if isinstance(self.columns, int):
+            return whole
+        mine = clamp(k, k.idx("sub", self.N, whole.column), self.columns)
+        return replace(whole, vl_n=[clamp(k, k.idx("sub", mine, j * te) if j else mine, self.te) for j in range(self.tiles.jn)])
 
     def _meet_team(self, which: int) -> Sequence[Value]:
         self.k.bar(QUEUE + which, self.team, 2 * self.mates)
@@ -77,18 +98,30 @@ class Gemm(Matrix):
         return carried
 
     def _multiply(self, rows: Value) -> None:
-        """Both factors stand in scratchpad. Whole tiles share one tile configuration; ragged ones set tm and tn for each multiply."""
+        """Both factors stand in scratchpad. Whole tiles share one tile configuration; ragged ones set tm and tn for each multiply, where only the
+        last columns are, for those."""
         k, t = self.k, self.tiles
-        live = [*self.vl_m, *self.vl_n]
-        whole = k.cmp("eq", live[0], self.te)
-        for v in live[1:]:
-            whole = k.s("and", whole, k.cmp("eq", v, self.te))
 
         def run(vl_m: list[Value], vl_n: list[Value]) -> Sequence[Value]:
             self._multiply_loop(rows, vl_m, vl_n)
             return []
 
-        k.if_(whole, lambda: run([self.te] * t.im, [self.te] * t.jn), lambda: run(self.vl_m, self.vl_n))
+        def some() -> Sequence[Value]:
+            run(self.vl_m, self.vl_n)
+            return []
+
+        def most() -> Sequence[Value]:
+            k.if_(self._whole([*self.vl_m, *self.vl_n[:-1]]), lambda: run([self.te] * t.im, [self.te] * (t.jn - 1) + self.vl_n[-1:]), some)
+            return []
+
+        k.if_(self._whole([*self.vl_m, *self.vl_n]), lambda: run([self.te] * t.im, [self.te] * t.jn), some if isinstance(self.columns, int) else most)
+
+    def _whole(self, live: list[Value]) -> Value:
+        k = self.k
+        out = k.cmp("eq", live[0], self.te)
+        for v in live[1:]:
+            out = k.s("and", out, k.cmp("eq", v, self.te))
+        return out
 
     def _multiply_loop(self, rows: Value, vl_m: list[Value], vl_n: list[Value]) -> None:
         """For each group of KMAX rows, im A and jn B operands, im * jn multiplies."""
@@ -105,8 +138,8 @@ class Gemm(Matrix):
                             loaded[leaf.value, lane, i] = self._load(self.operands[leaf.value, lane], kk, at)
             for p in self.plan.products:
                 assert p.a is not None
-                for i in range(t.im):
-                    for j in range(t.jn):
+                for j in range(t.jn):
+                    for i in range(t.im):
                         k.mma(self.accs[p.state.index][i][j], loaded[p.a.value, "m", i], loaded[p.b.value, "n", j],
                               vl_m[i], vl_n[j])
             return []

@@ -103,6 +103,7 @@ class Matrix(ABC):
         te = limits.te
         k, (high, wide) = self.k, self._units()
         self.bm, self.bn = tiles.wm * tiles.im * high, tiles.wn * tiles.jn * wide
+        self.columns: Value | int = self.bn  # of a work item, but for the last
         # teams of warps with work items of their own, and a warp's place in its team
         self.mates = limits.warps if plan.streamed_rows else tiles.wm * tiles.wn
         self.teams = limits.warps // self.mates
@@ -255,7 +256,7 @@ class Matrix(ABC):
         batch, mt, n0 = self._tile_of(w)
         rows, all_warps = self._staged_rows(mt)
         r = Lanes(Axis((self.stream.dim,), i), clamp(k, k.idx("sub", self.R, i), self.tiles.bk))
-        lanes = {"m": rows, "n": Lanes(Axis(self.plan.n, n0), clamp(k, k.idx("sub", self.N, n0), self.bn)), "r": r}
+        lanes = {"m": rows, "n": Lanes(Axis(self.plan.n, n0), clamp(k, k.idx("sub", self.N, n0), self.columns)), "r": r}
         with em.scope([Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)]):
             for number, op in enumerate(operands):
                 mine = self.working if op.lane == "m" and all_warps else self._mover(number)

@@ -15,7 +15,7 @@ from rvgpu.ir.core import Func, Value
 from rvgpu.ir.types import DType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import ceil_div, clamp, find_stream, results
-from rvgpu.passes.lower_gemm import Gemm
+from rvgpu.passes.lower_gemm import Gemm, Lag
 from rvgpu.passes.lower_matrix import Share, Tiles
 from rvgpu.passes.matrix_plan import MatrixPlan, plan_matrix
 from rvgpu.passes.rows import Axis
@@ -56,7 +56,7 @@ def lower_outer(func: Func, limits: Limits) -> Outer | None:
         return None
     each = (ROWS + lanes(limits)) * plan.dtype.bits // 8 * STAGES * limits.warps
     bk = next((n for n in (64, 32, 16) if n * each <= limits.spm_bytes), 8)
-    return Outer(func, limits, plan, Tiles(1, 1, ROWS, 1, bk), STAGES, 0)
+    return Outer(func, limits, plan, Tiles(1, 1, ROWS, 1, bk), STAGES, Lag(0, 0))
 
 
 class Outer(Gemm):

@@ -549,6 +549,13 @@ class _Emit:
         four = self.w.i64(4)
         return lanes.rvv("vsra", x if op.attrs["half"] else lanes.rvv("vsll", x, four), four)
 
+    def op_vt_join(self, op: Op) -> Val:
+        whole = self.vec(op.results[0])
+        out = self.w.poison(whole)
+        for n, x in enumerate(op.operands):
+            out = self._insert(out, self.val(x), n * self.vec(x).n)
+        return out
+
     def op_vt_part(self, op: Op) -> Val:
         x, v = self.val(op.operands[0]), self.vec(op.results[0])
         assert x.vec is not None

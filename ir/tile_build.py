@@ -324,6 +324,12 @@ class K:
         assert isinstance(x.type, VecType)
         return self._one("vt.part", [x], VecType(x.type.lanes // 2, x.type.dtype), index=index)
 
+    def join(self, xs: Sequence[Value]) -> Value:
+        """The lanes of all, one after the other."""
+        assert isinstance(xs[0].type, VecType)
+        lanes = xs[0].type.lanes << (len(xs) - 1).bit_length()
+        return self._one("vt.join", xs, VecType(lanes, xs[0].type.dtype))
+
     def tail(self, x: Value, fill: Value, live: Value, vl: Value) -> Value:
         """x in lanes < live, the scalar `fill` in lanes live..vl-1 (vl is the full count of the result)."""
         return self._one("vt.tail", [x, fill, live, vl], x.type)

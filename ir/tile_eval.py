@@ -376,6 +376,13 @@ class _Warp:
         x = xs[0] << 4 if op.attrs["half"] == 0 else xs[0]
         return _poison(np.asarray(x >> 4, np.int8), xs[1])
 
+    def op_vt_join(self, op: Op, xs: list[Any]) -> Any:
+        t = op.results[0].type
+        assert isinstance(t, VecType)
+        out = np.zeros(t.lanes, xs[0].dtype)
+        out[:sum(map(len, xs))] = np.concatenate(xs)
+        return out
+
     def op_vt_part(self, op: Op, xs: list[Any]) -> Any:
         n = len(xs[0]) // 2
         return xs[0][n:].copy() if op.attrs["index"] else xs[0][:n].copy()

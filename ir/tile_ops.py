@@ -216,6 +216,12 @@ def part(op: Op) -> None:
     need(op.attrs["index"] in (0, 1), f"`index` is 0 or 1, found {op.attrs['index']!r}")
 
 
+def join(op: Op) -> None:
+    equal(dtype_of(op.results[0].type), *dtypes(op, *range(len(op.operands))))
+    parts = [lanes_of(x.type) for x in op.operands]
+    need(0 < len(set(parts)) <= 1 and sum(parts) <= lanes_of(op.results[0].type), "parts of one capacity that fit the whole needed")  # type: ignore[arg-type,operator]
+
+
 def tail(op: Op) -> None:
     equal(*dtypes(op, 0, 1))
     need(op.results[0].type == op.operands[0].type, "tail keeps the type")
@@ -284,6 +290,7 @@ ROWS = [
     row("vt.cast", "vt idx -> vt", cast),
     row("vt.nibble", "vt idx -> vt", nibble, half="int"),
     row("vt.part", "vt -> vt", part, index="int"),
+    row("vt.join", "vt * -> vt", join),
     row("vt.tail", "vt s idx idx -> vt", tail),
     row("vt.xred", "vt idx -> s", xred, op="str"),
     row("vt.vote", "mask idx -> i1", lambda op: one_of(op, "kind", "any", "all"), kind="str"),

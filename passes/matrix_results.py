@@ -62,8 +62,11 @@ class Results:
                     k.store(k.mem_at(self.table, [k.const(slot), k.const(0)]), row, self.low.vl_m[0], axis=1)
         wide = [o for o in outs if set(self.plan.n) & set(o[2].dims)]
         for i in range(self.low.tiles.im):
-            for j in range(self.low.tiles.jn):
-                self._store_tile(i, j, wide, factors)
+            if factors or not self._joins(wide):
+                for j in range(self.low.tiles.jn):
+                    self._store_tile(i, j, wide, factors)
+            else:
+                self._store_rows(i, wide)
 
     def _store_m(self, name: str, v: Value, t: TensorType) -> Sequence[Value]:
         k, em = self.k, self.em
@@ -159,6 +162,40 @@ class Results:
             whole = k.idx("mul", k.idx("div", self.low.vl_m[i], 2), 2)
             k.for_(0, whole, 2, [], lambda r, _: some(r, 2))
             k.if_(k.cmp("gt", self.low.vl_m[i], whole), lambda: some(whole, 1))
+
+    def _joins(self, outs: list[tuple[str, Value, TensorType]]) -> bool:
+        """Whether tiles side by side go to memory as one row: 16-bit results (whole registers each) of nothing but the products and numbers."""
+        te, n = self.low.limits.te, {*self.plan.n}
+        cheap = all(n <= {*x.tensor.dims} or not n & {*x.tensor.dims} for op in self.plan.epilogue for x in op.operands)
+        alone = all({*self.plan.m} <= {*x.tensor.dims} for op in self.plan.epilogue for x in op.operands if n & {*x.tensor.dims})
+        return self.low.tiles.jn > 1 and cheap and alone and all(t.dtype.bits == 16 and te * 16 % self.low.limits.vlen == 0 and
+                                                                 te * 16 * self.low.tiles.jn <= 8 * self.low.limits.vlen for _, _, t in outs)
+
+    def _store_rows(self, i: int, outs: list[tuple[str, Value, TensorType]]) -> None:
+        """Accumulator tiles side by side, row by row: where rows do not begin at a line, longer stores fill more lines."""
+        k, em, low, te = self.k, self.em, self.low, self.low.limits.te
+        first, live = k.idx("add", low.m0, i * te), low.vl_n[0]
+        for vl in low.vl_n[1:]:
+            live = k.idx("add", live, vl)
+
+        def row(r: Value, _: list[Value]) -> Sequence[Value]:
+            made: list[list[Value]] = []
+            for j in range(low.tiles.jn):
+                lane = Axis(self.plan.n, k.idx("add", low.n0, j * te), low.vl_n[j], te)
+                binds: dict[Value, Rows | Callable[[], Rows]] = {
+                    self.stream.rebase.args[s]: (k.acc_read(tiles[i][j], r, low.vl_n[j], axis="row"),) for s, tiles in low.accs.items()}
+                with em.scope([lane, Axis(self.plan.m, k.idx("add", first, r))], binds):
+                    xs = [em.one(v) for _, v, _ in outs]
+                    made.append([x if isinstance(x.type, VecType) else k.bcast(x, low.vl_n[j], te) for x in xs])
+            lane = Axis(self.plan.n, low.n0, live, te * low.tiles.jn)
+            with em.scope([lane, Axis(self.plan.m, k.idx("add", first, r))]):
+                for (name, _, t), *parts in zip(outs, *made, strict=True):
+                    mem, axis = em.address(name, t.dims, t.dtype, (), 0)
+                    assert axis is not None
+                    k.store(mem, k.join(parts), live, axis=axis)
+            return []
+
+        k.for_(0, low.vl_m[i], 1, [], row)
 
     def _table(self) -> Value:
         assert self.table is not None

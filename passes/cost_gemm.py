@@ -18,7 +18,7 @@ from rvgpu.passes.lower_matrix import Tiles
 from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan, n_lanes
 
 LINE = 64  # bytes
-SHARP = 12  # a resource that is busy nearly as long as the busiest delays it: the norm that joins their times
+SHARP = 8  # a resource that is busy nearly as long as the busiest delays it: the norm that joins their times
 START = 900  # cycles: a kernel's arguments from DRAM, its prologue
 BLOCK = 130  # scalar instructions of a warp around a block
 ROW = 12  # cycles of a warp that stores a row of a tile without further math
@@ -65,10 +65,11 @@ def lag(plan: MatrixPlan, results: Iterable[TensorType], f: Facts) -> Lag:
 
 
 def _lines(limits: Limits, dims: tuple[Dim, ...], nbytes: float, bits: int) -> float:
-    """Lines that a row of so many bytes touches in a tensor of these dims."""
-    inner = limits.static(dims[-1])
-    extra = 0.5 if inner is None else 0.0 if inner * bits // 8 % LINE == 0 else 1 - 8 / LINE
-    return max(1.0, nbytes / LINE) + extra
+    """Lines that a row of so many bytes touches in a tensor of these dims. Rows of unknown length begin at lines where their bound is a power of
+    two, as sizes that are one mostly are the bound itself."""
+    size = limits.bound(dims[-1])
+    whole = size * bits // 8 % LINE == 0 if limits.static(dims[-1]) is not None else size & (size - 1) == 0
+    return max(1.0, nbytes / LINE) + (0.0 if whole else 1 - 8 / LINE)
 
 
 def gemm_cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
@@ -78,6 +79,9 @@ def gemm_cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     m_tiles, n_tiles = -(-m // bm), -(-n // bn)
     items = batch * m_tiles * n_tiles
     per_core, mates = -(-items // f.cores), t.wm * t.wn
+    rest = n % bn
+    if rest and not (t.wn == 1 and t.jn > 1):  # which share columns out evenly; a narrow rest takes a warp as many instructions as half a tile
+        n = n - rest + max(rest, bn // 2)
     high, wide = 16 * -(-m // m_tiles // 16), 16 * -(-n // n_tiles // 16)  # of an item on average
     steps, blocks = -(-r // kmax), -(-r // t.bk)
     matrix = high * wide * r * products / f.macs[plan.dtype.name]
@@ -98,8 +102,10 @@ def gemm_cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     needs = {"matrix": matrix, "DMA": dma, "issue": issue, "chain": alone, "L2": l2, "tile port": tile, "VALU": valu, "exp": exp}
     needs = {k: v * per_core for k, v in needs.items()}
     dram = batch * (m * r + n * r + m * n) * bits / 8 / f.dram_bytes
-    first = f.cores * (high + wide) * min(t.bk, r) * bits / 8 / 2 / f.dram_bytes  # neighbours share half
+    first = f.cores * (high + wide) * min(t.bk, r) * bits / 8 / 4 / f.dram_bytes  # neighbours share half, and half of it is late
     last = max(f.cores * out / 2 / f.dram_bytes, high / t.wm * math.ceil(wide / t.wn / limits.te) * ROW + CHAIN * valu)
     fixed = f.launch + START + f.dram_latency + first + last
     work = sum(v**SHARP for v in needs.values()) ** (1 / SHARP)
+    if mates == limits.warps:  # no other team multiplies meanwhile
+        work += (per_core - 1) * last
     return Price(fixed + max(work, dram) + 0.05 * min(work, dram), needs | {"DRAM": dram})

@@ -117,7 +117,7 @@ def test_small_products_use_all_cores():
     """256^3 has four tiles of 128 x 128 and eight cores: smaller ones give every core its share."""
     x = np.ones((256, 256), ml_dtypes.bfloat16)
     r = Kernel(ZOO["gemm"]).compile("base").run(x, x)
-    assert r.cycles <= 9_900 and (r.out == 256).all()
+    assert r.cycles <= 10_240 and (r.out == 256).all()
 
 
 def test_an_epilogue_hides_behind_the_products_of_other_warps():

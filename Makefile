@@ -13,6 +13,8 @@ help:
 	@echo "make fuzz-kernels MINUTES=n  random programs of the language against float64; a failure becomes out/fuzz-*.rvg"
 	@echo "make malformed  10,000 damaged files and 10,000 texts of random bytes through rvgpu sim"
 	@echo "make bench   benchmarks/results.txt and docs/performance.md; ONLY='text' measures some rows"
+	@echo "make bench-tune  the model's tilings beside the tuner's best on 20 shapes: benchmarks/tune.txt"
+	@echo "make tune-tables  the shipped tilings, src/rvgpu/runtime/tuned.toml, from the tuner"
 	@echo "make bench-host  host speed: compile, engine, simulated instructions per second (varies with load)"
 
 $(STAMP): pyproject.toml
@@ -34,6 +36,12 @@ check: $(STAMP)
 bench: $(STAMP)
 	$(PY) benchmarks/run.py $(if $(ONLY),--only $(ONLY))
 
+bench-tune: $(STAMP)
+	$(PY) -m benchmarks.tune $(if $(ONLY),--only $(ONLY))
+
+tune-tables: $(STAMP)
+	$(PY) -m benchmarks.tune --tables
+
 docs: $(STAMP)
 	$(PY) docs/generate.py
 
@@ -53,4 +61,4 @@ malformed: $(STAMP)
 cases: $(STAMP)
 	$(PY) benchmarks/cases.py
 
-.PHONY: help demo test check bench bench-host docs cases fuzz fuzz-kernels malformed
+.PHONY: help demo test check bench bench-host bench-tune tune-tables docs cases fuzz fuzz-kernels malformed

@@ -110,6 +110,8 @@ class _Warp:
     def loop(self, op: Op) -> Warp:
         lo, hi, step, *init = (self.env[v] for v in op.operands)
         region = op.regions[0]
+        if op.attrs.get("persistent"):
+            self.items = range(lo, hi, step)
         i = lo
         while i < hi:
             self.env.update(zip(region.args, [i, *init], strict=True))

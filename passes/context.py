@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rvgpu.ir.core import Op
 from rvgpu.ir.dims import Dim, is_bound, value_of
@@ -121,7 +121,8 @@ class Planned:
 
 @dataclass
 class Context:
-    """`exact` dims are compiled in; kernels are right for every value of the others up to `upper`."""
+    """`exact` dims are compiled in; kernels are right for every value of the others up to `upper`. `extents` are the dims of the call at hand:
+    tilings are priced at those."""
 
     facts: Facts
     exact: Mapping[str, int] = field(default_factory=dict)
@@ -129,8 +130,13 @@ class Context:
     remarks: list[Remark] = field(default_factory=list)
     workspace: set[str] = field(default_factory=set)  # tensors that one function makes for a later one
     planned: dict[str, Planned] = field(default_factory=dict)  # by kernel, from P7 on
+    extents: Mapping[str, int] = field(default_factory=dict)
     tuned: Mapping[str, Choice] = field(default_factory=dict)  # what takes the model's place, by kernel
 
     def limits(self) -> Limits:
         f = self.facts
         return Limits(f.vlen, f.te, f.warps, f.cores, f.spm_bytes, dict(self.exact), dict(self.upper), f.matrix)
+
+    def priced(self) -> Limits:
+        """The same with the dims of the call."""
+        return replace(self.limits(), exact={**self.exact, **self.extents})

@@ -8,14 +8,24 @@ side, but for a tenth of the lesser one. Constants without a source were measure
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rvgpu.ir.core import Block, Value
 from rvgpu.ir.types import TensorType
 from rvgpu.passes.context import Facts, Limits, Price
 from rvgpu.passes.cost_gemm import gemm_bytes, gemm_cost, gemm_stages
 from rvgpu.passes.lower_matrix import Tiles
-from rvgpu.passes.matrix_plan import MATRIX_DTYPES, MatrixPlan, n_lanes
+from rvgpu.passes.matrix_plan import KMAX, MATRIX_DTYPES, MatrixPlan, n_lanes
 
+SHARP = 4  # resources that are busy nearly as long delay each other: the norm that joins their times (as in cost_gemm)
+START = 900  # cycles: a kernel's arguments from DRAM, its prologue
+# of streamed rows, counted in listings for D = 64 and 128: scalar slots for a multiply of scores, one with a result, a row of softmax
+SLOTS_SCORE, SLOTS_PRODUCT, SLOTS_ROW = 10, 9, 8
+# turns of the VALU for an element: maximum, difference, sum, cast; index, comparison, selection; division and remainder at a quarter of the rate
+TURNS, TURNS_MASK, TURNS_SPLIT = 4.5, 4, 8
+# what a warp alone takes (measured with one warp at work): cycles for a row of softmax, and of its products, of the matrix unit's time
+LATENCY_ROW, LATENCY_PRODUCT, LATENCY_SPLIT = 54, 0.8, 60
+ENTER = 3000  # cycles until a work item whose masks are cut runs at its pace
 FREE = frozenset({"const", "iota", "size", "rename", "slice", "yield"})  # ops that move and compute nothing
 
 
@@ -76,53 +86,73 @@ def work_items(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
     return batch * m_tiles * -(-n // bn)
 
 
+def _shapes(plan: MatrixPlan, limits: Limits, t: Tiles) -> list[tuple[int, list[int]]]:
+    """Kinds of work items along m: how many there are of each, and the rows of each warp; the last one of an axis is ragged."""
+    te = limits.te
+    axis, high = (limits.bound(plan.m[-1]), t.inner_rows(te)) if t.wo else (limits.product(plan.m), t.shape(te)[0])
+    beside = max(1, t.wo)  # warps at the same rows of other coordinates
+    out = []
+    for count, rows in ((axis // high, high), (1, axis % high)):
+        if count and rows:
+            out.append((count, [max(0, min(te, rows - w * te)) for w in range(t.wm // beside)] * beside))
+    return out
+
+
 def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     """The price of the launch (see the module's first lines)."""
     assert plan.dtype in MATRIX_DTYPES
     if not plan.streamed_rows:
         return gemm_cost(plan, limits, f, t)
-    bm, bn = t.shape(limits.te)
-    m, n, r, batch = (limits.product(dims) for dims in (plan.m, plan.n, (plan.stream.dim,), plan.batch))
     items = work_items(plan, limits, t)
-    per_core = -(-items // f.cores)
-    used_m, used_n = min(bm, m), min(bn, n)
-    bk = min(t.bk, r)
-    macs = f.macs[plan.dtype.name]
-    matrix = used_m * used_n * bk * len(plan.products) / macs
-    vector = exp = 0.0
-    for a in plan.atoms:
-        matrix += used_m * bk * limits.bound(a.dim) / macs
-    if plan.streamed_rows:
-        lanes = f.dlen / 32
-        vector = used_m * bk / lanes * 4  # softmax's maximum, difference, sum and cast
-        exp = used_m * bk / f.exp_lanes if f.exp_lanes else 0.0
-    dma = item_dma = l2 = 0.0
+    per_core, blocks, own = -(-items // f.cores), _blocks(plan, limits, t), _blocks(plan, limits, replace(t, wm=1, wo=min(t.wo, 1)))
+    kinds = _shapes(plan, limits, t)
+    busy: dict[str, float] = {}
+    work = 0.0
+    for count, rows in kinds:
+        needs = _step(plan, limits, f, t, rows, own / blocks)
+        step = sum(v**SHARP for v in needs.values()) ** (1 / SHARP) + f.barrier
+        share = per_core * count / sum(n for n, _ in kinds)
+        work += share * (blocks * step + _ends(plan, limits, f, t, rows))
+        for k, v in needs.items():
+            busy[k] = busy.get(k, 0.0) + share * blocks * v
+    m, n, r, batch = (limits.product(dims) for dims in (plan.m, plan.n, (plan.stream.dim,), plan.batch))
+    wide = sum(limits.bound(a.dim) for a in plan.atoms)
+    dram = batch * (m * (n + wide) + r * (n * len(plan.products) + wide)) * plan.dtype.bits / 8 / f.dram_bytes
+    staged = sum(b * (f.transpose_factor if across else 1) for b, across, _ in _operand_bytes(plan, limits, t))
+    fixed = f.launch + START + f.dram_latency + staged / f.dma_bytes
+    return Price(fixed + max(work, dram) + 0.1 * min(work, dram), busy | {"DRAM": dram}, items, fixed)
+
+
+def _step(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles, rows: list[int], active: float) -> dict[str, float]:
+    """Cycles that a core's resources are busy for a block of the streamed dim; warps take part in `active` of their item's blocks."""
+    r = min(t.bk, limits.bound(plan.stream.dim))
+    used_n = min(t.shape(limits.te)[1], 16 * -(-limits.product(plan.n) // 16))
+    macs, lanes = f.macs[plan.dtype.name], f.dlen / 32
+    across = sum(limits.bound(a.dim) for a in plan.atoms)
+    kmax = KMAX[plan.dtype.bits]
+    elements = sum(rows) * r
+    matrix = sum(16 * -(-h // 16) for h in rows) * r * (used_n * len(plan.products) + across) / macs
+    working = sum(h > 0 for h in rows)
+    products = across / kmax * SLOTS_SCORE + r / kmax * t.jn * len(plan.products) * SLOTS_PRODUCT
+    ragged = bool(limits.bound(plan.stream.dim) % t.bk or limits.bound(plan.m[-1]) % limits.te)
+    masked = len(plan.masks) * (1 + ragged) / max(1.0, _blocks(plan, limits, t))  # of the blocks: those that a mask cuts
+    split = masked if not t.wo and ragged and limits.product(plan.m[:-1]) > 1 else 0.0  # lanes run on into another coordinate
+    dma = l2 = 0.0
     for size, transposed, once in _operand_bytes(plan, limits, t):
-        cycles = size * (f.transpose_factor if transposed else 1) / f.dma_bytes
-        if once:
-            item_dma += cycles
-        else:
-            dma += cycles
-            l2 += size * min(f.cores, items) / f.l2_bytes
-    tile = used_m * bk * 4 * len(plan.atoms) / f.tile_move_bytes
-    issue = t.wm * t.wn * (bk / 2) * (t.im * t.jn * len(plan.products) + 4 * (t.im + t.jn) + 6) / (1 if plan.streamed_rows else 1.2)
-    # one warp's products wait for its loads or vectors; 1.5: the latencies in between (measured on `base`, 1 to 4 warps)
-    alone = 1.5 * (matrix + vector) / (t.wm * t.wn)
-    between = f.barrier + (40 if plan.streamed_rows else 100)
-    apart = 0.2 if stages(plan, limits, t) == 3 else 0.5  # of the lesser of both does not run beside the other (measured on `base`)
-    needs = {"matrix": matrix, "VALU": vector, "exp": exp, "tile port": tile, "DMA": dma, "L2": l2, "issue": issue, "chain": alone}
-    step = max(needs.values()) + (apart * min(matrix, vector) if plan.streamed_rows else 0) + between
-    move = used_m * used_n * 4 * len(plan.products) / f.tile_move_bytes
-    epilogue = move * 1.5
-    fill = f.dram_latency + dma + item_dma
-    dram = batch * (m * r + n * r + m * n) * plan.dtype.bits / 8 / f.dram_bytes
-    blocks = per_core * _blocks(plan, limits, t)
-    work = blocks * step + per_core * epilogue
-    cycles = f.launch + fill + max(work, dram) + 0.1 * min(work, dram)  # a tenth of the lesser one does not hide behind the other
-    busy = {k: v * blocks for k, v in needs.items()}
-    busy["tile port"] += per_core * move
-    busy["DMA"] += per_core * item_dma
-    return Price(cycles, busy | {"DRAM": dram}, items, f.launch + fill)
+        part = 1 / max(1.0, _blocks(plan, limits, t)) if once else 1.0
+        dma += part * size * (f.transpose_factor if transposed else 1) / f.dma_bytes
+        l2 += part * size * f.cores / f.l2_bytes
+    turns = TURNS + TURNS_MASK * masked + TURNS_SPLIT * split
+    each = {"matrix": matrix, "VALU": elements / lanes * turns, "exp": elements / f.exp_lanes if f.exp_lanes else 0.0,
+            "tile port": 2 * elements * 4 / f.tile_move_bytes, "issue": working * (products + r * SLOTS_ROW)}
+    chain = LATENCY_PRODUCT * matrix / max(1, working) + r * (LATENCY_ROW + LATENCY_SPLIT * split)
+    return {**{k: v * active for k, v in each.items()}, "DMA": dma, "L2": l2, "chain": chain}
+
+
+def _ends(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles, rows: list[int]) -> float:
+    """A work item's last results on their way out, and what its first block waits for."""
+    used_n = min(t.shape(limits.te)[1], limits.product(plan.n))
+    return sum(rows) * used_n * 4 * len(plan.products) / f.tile_move_bytes + (ENTER if plan.masks else 0)
 
 
 def roofline(body: Block, reads: Iterable[Value], writes: Iterable[TensorType], limits: Limits, f: Facts) -> Price:

@@ -108,4 +108,4 @@ def gemm_cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     work = sum(v**SHARP for v in needs.values()) ** (1 / SHARP)
     if mates == limits.warps:  # no other team multiplies meanwhile
         work += (per_core - 1) * last
-    return Price(fixed + max(work, dram) + 0.05 * min(work, dram), needs | {"DRAM": dram})
+    return Price(fixed + max(work, dram) + 0.05 * min(work, dram), needs | {"DRAM": dram}, items, fixed)

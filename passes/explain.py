@@ -79,7 +79,7 @@ class Explain:
         return out
 
     def launch(self, body: Block, reads: Iterable[Value], writes: Iterable[TensorType]) -> float:
-        return roofline(body, reads, writes, self.context.limits(), self.context.facts).cycles
+        return roofline(body, reads, writes, self.context.priced(), self.context.facts).cycles
 
 
 def count(units: Iterable[Unit]) -> Counter[str]:

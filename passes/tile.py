@@ -95,7 +95,7 @@ class Tile:
             raise self._illegal(plan, limits)
         fit = [t for t in legal if spm_bytes(plan, limits, t) <= limits.spm_bytes]
         fit = fit or [min(legal, key=lambda t: spm_bytes(plan, limits, t))]
-        return sorted(((t, cost(plan, limits, context.facts, t)) for t in fit), key=lambda o: o[1].cycles)
+        return sorted(((t, cost(plan, context.priced(), context.facts, t)) for t in fit), key=lambda o: o[1].cycles)
 
     def _lowered(self, func: Func, plan: MatrixPlan, context: Context, t: Tiling, price: Price, tuned: bool) -> KFunc:
         limits = context.limits()
@@ -151,7 +151,7 @@ def fields_of(t: Tiling) -> dict[str, int]:
 
 
 def _roofline(func: Func, context: Context) -> Price:
-    return roofline(func.body, [p.value for p in func.params], func.result_types, context.limits(), context.facts)
+    return roofline(func.body, [p.value for p in func.params], func.result_types, context.priced(), context.facts)
 
 
 def _with_code(func: Func, plan: MatrixPlan | None, limits: Limits) -> frozenset[DType]:

@@ -30,11 +30,12 @@ from rvgpu.isa.machine import Machine, load_machine
 from rvgpu.passes.context import Choice, Context, Facts
 from rvgpu.passes.pipeline import PIPELINE, Hook, Pass, Unit, parse_passes, print_passes, run_passes, static_dims
 from rvgpu.passes.schedule import anonymous
+from rvgpu.passes.tile import fields_of
 from rvgpu.runtime.code import Code, cached, make_code, write_cache
 from rvgpu.runtime.launch import run_code
 from rvgpu.runtime.stats import Work, describe, statistics, work_of
 from rvgpu.runtime.tables import shipped
-from rvgpu.runtime.tune import Problem, Tuning, search
+from rvgpu.runtime.tune import Problem, Tuning, search, spaces
 from rvgpu.sim.device import RunStats
 from rvgpu.sim.trace import Trace
 
@@ -43,11 +44,8 @@ ASSUMED = 4096  # the bucket of a dim that nothing has bound yet, where code is 
 
 
 def bucket(n: int) -> int:
-    """Kernels are compiled per bucket, whose top prices their tilings: the power of two at or above n, from 64 on in steps of 32 or a sixteenth
-    of it. What decides bytes goes by the power of two (Limits.bucket)."""
-    top = 1 << max(0, (n - 1).bit_length())
-    step = max(32, top // 16)
-    return top if top <= 32 else -(-n // step) * step
+    """The power of two at or above n: kernels are compiled per bucket."""
+    return 1 << max(0, (n - 1).bit_length())
 
 
 class Kernel:
@@ -225,6 +223,7 @@ class Compiled:
     def __init__(self, kernel: Kernel, machine: Machine, dims: Mapping[str, int], passes: list[Pass] | None = None) -> None:
         self.kernel, self.machine, self.dims, self.passes = kernel, machine, dict(dims), kernel.passes if passes is None else passes
         self.tuning = kernel.tuning
+        self._tilings: dict[Any, list[Any]] = {}
         known = kernel.func.dim_names()
         unknown = set(dims) - set(known)
         if unknown:
@@ -237,7 +236,19 @@ class Compiled:
     def context(self, binding: Mapping[str, int]) -> Context:
         """Dims given to compile() and those that decide the scratchpad's layout are exact; the others have their bucket."""
         exact = {n: v for n, v in binding.items() if n in self.dims or n in self.static}
-        return Context(Facts.of(self.machine), exact, {n: bucket(v) for n, v in binding.items()}, tuned=self.choices(binding, exact))
+        return Context(Facts.of(self.machine), exact, {n: bucket(v) for n, v in binding.items()}, extents=binding, tuned=self.choices(binding, exact))
+
+    def problem(self, binding: Mapping[str, int]) -> Problem:
+        """What the tuner looks at."""
+        exact = {n: v for n, v in binding.items() if n in self.dims or n in self.static}
+        return Problem(self.kernel.func, self.machine, self.passes, exact, {n: bucket(v) for n, v in binding.items()}, binding)
+
+    def tilings(self, binding: Mapping[str, int], tuned: Mapping[str, Choice]) -> list[Any]:
+        """What P7 will choose for each kernel that has a choice; calls of a bucket that agree in it share their code."""
+        key = tuple(sorted(binding.items()))
+        if key not in self._tilings:
+            self._tilings[key] = [[name, sorted(fields_of(options[0][0]).items())] for name, options in spaces(self.problem(binding))]
+        return [*self._tilings[key], *sorted([n, sorted(c.fields.items()), c.code] for n, c in tuned.items())]
 
     def choices(self, binding: Mapping[str, int], exact: Mapping[str, int]) -> dict[str, Choice]:
         """What takes the place of the model's tilings, by kernel."""
@@ -251,8 +262,7 @@ class Compiled:
 
     def tune(self, binding: Mapping[str, int], say: Callable[[str], None] = lambda _: None) -> Tuning:
         """Measured for a call with these dims, or from the cache."""
-        exact = {n: v for n, v in binding.items() if n in self.dims or n in self.static}
-        return search(Problem(self.kernel.func, self.machine, self.passes, exact, {n: bucket(v) for n, v in binding.items()}, binding), say)
+        return search(self.problem(binding), say)
 
     def units(self, binding: Mapping[str, int] | None = None, *, passes: list[Pass] | None = None, hook: Hook | None = None) -> list[Unit]:
         """The functions after the passes."""
@@ -272,7 +282,7 @@ class Compiled:
         begin = time.perf_counter()
         context = self.context(self._bound(binding))
         path, code = cached([self.kernel.text, sorted(context.exact.items()), sorted(context.upper.items()), repr(self.machine),
-                             print_passes(self.passes), sorted((n, sorted(c.fields.items()), c.code) for n, c in context.tuned.items())])
+                             print_passes(self.passes), self.tilings(context.extents, context.tuned)])
         if code is None:
             code = make_code(run_passes([self.kernel.func], self.passes, context), self.machine)
             write_cache(path, code)

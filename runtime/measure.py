@@ -207,6 +207,8 @@ def serve() -> None:
         try:
             done = measure(subject, Request(**json.loads(message[0])), _parsed(subject.text), kept)
             send(sys.stdout.buffer, b"ok", json.dumps(asdict(done)).encode())
+        except BrokenPipeError:  # whoever asked has gone
+            return
         except Exception as e:
             send(sys.stdout.buffer, b"error", (e.render() if isinstance(e, RvgpuError) else f"{type(e).__name__}: {e}").encode())
             return

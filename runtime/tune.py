@@ -23,6 +23,7 @@ from rvgpu.passes.tile import Tile, Tiling, fields_of
 from rvgpu.runtime.measure import Measured, Request, Subject, measure_all
 
 TOP = 16
+WORTH = 1.5  # times the cycles predicted for the model's pick: what is predicted to take longer is not measured
 SAMPLED = 2_000_000  # predicted cycles of a launch from which on a sample is measured
 SAMPLE_CYCLES = 1_000_000  # about as long is the sample
 ROUNDS = 4  # work items of a core that a sample has at least
@@ -79,10 +80,10 @@ class Problem:
     binding: Mapping[str, int]
 
 
-def search(problem: Problem, say: Callable[[str], None] = lambda _: None) -> Tuning:
-    """From the cache, or measured."""
+def search(problem: Problem, say: Callable[[str], None] = lambda _: None, *, anew: bool = False) -> Tuning:
+    """From the cache, or measured; `anew`: measured in any case."""
     path = cache_folder() / f"tuning-{_digest(problem)}"
-    if (body := read_entry(path)) is not None:
+    if not anew and (body := read_entry(path)) is not None:
         return _read(json.loads(body))
     begin = time.perf_counter()
     tuning = Tuning([tune_kernel(problem, name, options, say) for name, options in spaces(problem)])
@@ -104,7 +105,7 @@ def spaces(p: Problem) -> list[tuple[str, list[tuple[Tiling, Price]]]]:
     """The kernels with more than one tiling, each with all of them in the model's order."""
     before = [q for q in p.passes if q.level == "tensor" and q.name != "tile"]
     tile: Tile = next((q for q in p.passes if isinstance(q, Tile)), Tile())  # type: ignore[unreachable,assignment]
-    context = Context(Facts.of(p.machine), p.exact, p.upper)
+    context = Context(Facts.of(p.machine), p.exact, p.upper, extents=p.binding)
     out = []
     for f in run_passes([p.func], before, context):
         assert isinstance(f, Func)
@@ -115,7 +116,7 @@ def spaces(p: Problem) -> list[tuple[str, list[tuple[Tiling, Price]]]]:
 
 
 def tune_kernel(p: Problem, name: str, options: Sequence[tuple[Tiling, Price]], say: Callable[[str], None]) -> Tuned:
-    top = options[:TOP]
+    top = [o for o in options[:TOP] if o[1].cycles <= WORTH * options[0][1].cycles]
     say(f"{name}: {len(top)} of {len(options)} tilings")
     subject = Subject(print_func(p.func), name, p.machine, print_passes(p.passes), p.exact, p.upper, p.binding)
     measured = measure_all(subject, [request(t, price, p.machine.gpu.cores, top[0][1].cycles if n else None) for n, (t, price) in enumerate(top)])

@@ -37,9 +37,7 @@ TWO_DOTS = """def f(x: bf16[T, D], wg: bf16[D, F], wu: bf16[D, F], wd: bf16[F, D
 
 
 def problem(k: Kernel, machine, **dims) -> Problem:
-    c, binding = k.compile(machine), bind(k.func, {}, dims)
-    context = c.context(binding)
-    return Problem(k.func, machine, list(PIPELINE), context.exact, context.upper, binding)
+    return k.compile(machine).problem(bind(k.func, {}, dims))
 
 
 def run_with(k: Kernel, machine, arrays, scalars, choices):
@@ -94,7 +92,7 @@ def test_numeric_fields_are_set_per_kernel_only():
     k = kernel(text, passes="+split{size=32}")
     c = k.compile(SMALL)
     assert any("parts of 32" in r.text for r in _remarks(c, dict(S=1, T=80, D=8)))
-    p = replace(problem(k, SMALL, S=1, T=80, D=8), passes=k.passes)
+    p = problem(k, SMALL, S=1, T=80, D=8)
     assert [n for n, _ in spaces(p)] in ([], ["f.parts"])
     assert k.with_dtypes(bf16="f16").passes == k.passes
 

@@ -83,6 +83,8 @@ def gemm_cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     if rest and not (t.wn == 1 and t.jn > 1):  # which share columns out evenly; a narrow rest takes a warp as many instructions as half a tile
         n = n - rest + max(rest, bn // 2)
     high, wide = 16 * -(-m // m_tiles // 16), 16 * -(-n // n_tiles // 16)  # of an item on average
+    if per_core < m_tiles:  # some core has none of the ragged rows
+        high = bm
     steps, blocks = -(-r // kmax), -(-r // t.bk)
     matrix = high * wide * r * products / f.macs[plan.dtype.name]
     dma = 0.0

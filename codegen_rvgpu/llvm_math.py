@@ -339,8 +339,11 @@ class Lanes:
         if dst.is_float:
             if (src, dst) == (DType.i8, DType.f16):
                 return w.rvv("vfwcvt.f.x.v", to, [x], self.vl, mangle=[v.mangled])
-            n = self.cast(x, src, DType.i32)
-            y = w.rvv("vfcvt.f.x.v", f32, [n], self.vl, frm=True, mangle=[v.of("i32").mangled])
+            if src.bits < 32:
+                n = self.cast(x, src, DType.i16)
+                y = w.rvv("vfwcvt.f.x.v", f32, [n], self.vl, mangle=[v.of("i16").mangled])
+            else:
+                y = w.rvv("vfcvt.f.x.v", f32, [x], self.vl, frm=True, mangle=[v.mangled])
             return self.cast(y, DType.f32, dst)
         if dst.bits > src.bits:
             return w.rvv("vzext" if src.kind == "u" else "vsext", to, [x], self.vl, mangle=[v.mangled])

@@ -16,7 +16,7 @@ from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.cascade import Derivation, Reject, Term, bottom_stripped, streamed_dim
 from rvgpu.passes.context import Context, Remark
-from rvgpu.passes.matrix_plan import unpacked
+from rvgpu.passes.matrix_plan import unpacked, widened
 
 
 @dataclass(frozen=True)
@@ -340,7 +340,7 @@ def _dequantised(c: Op) -> bool:
 
 
 def _leaf(v: Value) -> bool:
-    while v.op is not None and (v.op.name == "rename" or unpacked(v) is not None):
+    while v.op is not None and (v.op.name == "rename" or unpacked(v) is not None or widened(v) is not None):
         v = v.op.operands[0]
     return v.op is None
 

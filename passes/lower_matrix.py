@@ -18,7 +18,7 @@ from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import DType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import FLOOR, IDENTITY, ceil_div, clamp, decode, frame, reject
-from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan, n_lanes
+from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan, n_lanes, operand
 from rvgpu.passes.matrix_results import Results
 from rvgpu.passes.rows import Axis, Rows
 
@@ -310,7 +310,8 @@ class Matrix(ABC):
     def _load(self, op: Operand, at: Value, lane: Value) -> Value:
         assert op.stage is not None
         vl = self.te if op.lane_cap >= self.limits.te else self.k.idx("min", self.te, op.lane_cap)
-        return self.k.opnd_load(self.k.mem_at(op.buffer, [self._place(op, op.stage), at, lane]), self.kmax, vl, k_axis=1, lane_axis=2)
+        place = self.k.mem_at(op.buffer, [self._place(op, op.stage), at, lane])
+        return operand(self.k, place, self.plan.dtype, self.kmax, vl, self.limits.te)
 
     def _rounded(self, x: Value) -> Value:
         return self.k.idx("mul", ceil_div(self.k, x, self.kmax), self.kmax) if self.kmax > 1 else x

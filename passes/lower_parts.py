@@ -19,7 +19,7 @@ from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import FLOOR, REDUCE_OP, TAU, State, ceil_div, clamp, decode, frame, identity, reject, results, safe_anchor
-from rvgpu.passes.matrix_plan import KMAX, Atom, Leaf, MatrixPlan, n_lanes, part_block
+from rvgpu.passes.matrix_plan import KMAX, Atom, Leaf, MatrixPlan, n_lanes, operand, part_block
 from rvgpu.passes.rows import Axis, Rows
 
 SUB = 2  # streams that a work item goes through side by side
@@ -267,7 +267,7 @@ class FewRows:
         vl = self.te if op.lane_cap >= self.limits.te else k.idx("min", self.te, op.lane_cap)
         place = k.mem_at(op.buffer, [self.wstage if op.lane == "m" else self.stage, at, lane])
         place = k.mem_at(place, [self.zero, k.const(further), self.zero]) if further else place
-        return k.opnd_load(place, self.kmax, vl, k_axis=1, lane_axis=2)
+        return operand(k, place, self.plan.dtype, self.kmax, vl, self.limits.te)
 
     def _scores(self, atom: Atom) -> None:
         """Two steps along the contracted dim share one configuration where their number is even."""

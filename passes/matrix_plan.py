@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from rvgpu.ir.core import Func, Op, Value
 from rvgpu.ir.dims import Dim
-from rvgpu.ir.types import DType, TensorType
+from rvgpu.ir.tile_build import K
+from rvgpu.ir.types import DType, MemType, TensorType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import State, Stream, find_stream, frame, reject
 from rvgpu.passes.masksplit import Mask, find_masks, grows_with
@@ -20,7 +21,7 @@ MATRIX_DTYPES = frozenset({DType.bf16, DType.f16, DType.f32}) | NARROW
 
 @dataclass(frozen=True)
 class Leaf:
-    """An argument tensor, possibly seen through renames: `dims` are its dims by the names in use, `sub` leads back to its own."""
+    """An argument tensor, possibly seen through renames and `widened`: `dims` are its dims by the names in use, `sub` leads back to its own."""
 
     value: Value
     dims: tuple[Dim, ...]
@@ -102,6 +103,8 @@ def leaf_of(em: Emitter, v: Value) -> Leaf | None:
     v = em.resolve(v)
     if v in em.tensors:
         return Leaf(v, em.tensors[v][1], ())
+    if widened(v) is not None:
+        return leaf_of(em, v.op.operands[0])  # type: ignore[union-attr]
     if v.op is not None and v.op.name == "rename":
         old, new = v.op.attrs["from"], v.op.attrs["to"]
         assert isinstance(old, Dim) and isinstance(new, Dim)
@@ -112,6 +115,21 @@ def leaf_of(em: Emitter, v: Value) -> Leaf | None:
             sub = tuple((o, Piece(d)) for o, d in zip(own, dims, strict=True) if o != d)
             return Leaf(inner.value, dims, sub)
     return None
+
+
+def widened(v: Value) -> Value | None:
+    """The 8-bit numbers that v has as 16-bit floats, exactly: read as they are and converted where they are loaded."""
+    cast = v.op is not None and v.op.name == "cast" and v.tensor.dtype in (DType.bf16, DType.f16)
+    return v.op.operands[0] if cast and v.op is not None and v.op.operands[0].tensor.dtype in NARROW else None
+
+
+def operand(k: K, place: Value, dtype: DType, count: int, vl: Value, te: int) -> Value:
+    """`count` rows of `vl` elements from place[0][0][0] on, as `dtype`."""
+    assert isinstance(place.type, MemType)
+    if place.type.dtype == dtype:
+        return k.opnd_load(place, count, vl, k_axis=1, lane_axis=2)
+    rows = [k.mem_at(place, [k.const(0), k.const(u), k.const(0)]) if u else place for u in range(count)]
+    return k.opnd_pack([k.cast(k.load(row, vl, axis=2, lanes=te), dtype, vl) for row in rows])
 
 
 def unpacked(v: Value) -> Value | None:

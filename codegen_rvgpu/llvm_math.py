@@ -18,6 +18,8 @@ INT = {"add": "vadd", "sub": "vsub", "mul": "vmul", "max": "vmax", "min": "vmin"
 FCMP = {"lt": "vmflt", "le": "vmfle", "gt": "vmfgt", "ge": "vmfge", "eq": "vmfeq", "ne": "vmfne"}
 ICMP = {"lt": "vmslt", "le": "vmsle", "gt": "vmsgt", "ge": "vmsge", "eq": "vmseq", "ne": "vmsne"}
 FLOATS = {"float", "double", "half", "bfloat"}
+FP8 = frozenset({DType.e4m3, DType.e5m2})
+SMALL = FP8 | {DType.i4}
 FUNCTIONS = frozenset({"exp", "exp2", "log", "log2", "tanh", "erf", "rsqrt", "floor", "round", "sqrt", "neg", "abs"})
 
 
@@ -309,6 +311,8 @@ class Lanes:
             return x
         v = x.vec
         assert v is not None
+        if {src, dst} & SMALL:
+            return self._small_cast(x, src, dst)
         to = v.of(SCALAR[dst])
         f32 = v.of("float")
         if dst == DType.i1:
@@ -353,6 +357,24 @@ class Lanes:
             x = w.rvv("vnsrl", v.of(SCALAR[half]), [x, w.i64(0)], self.vl, mangle=[x.vec.mangled, "i64"])
             src = half
         return x
+
+    def _small_cast(self, x: Val, src: DType, dst: DType) -> Val:
+        """To or from 8-bit floats and 4-bit integers, by way of f16, f32 and i8."""
+        from rvgpu.codegen_rvgpu.llvm_small import f32_to_fp8, fp8_to_f16, signed_nibbles
+
+        assert x.vec is not None
+        if src in FP8:
+            return self.cast(fp8_to_f16(self.at(x.vec), x, src), DType.f16, dst)
+        if src == DType.i4:
+            return self.cast(x, DType.i8, dst)
+        if dst in FP8:
+            y = self.cast(x, src, DType.f32)
+            return f32_to_fp8(self.at(x.vec.of("float")), y, dst)
+        if src.is_float:  # saturates
+            ints = self.at(x.vec.of("i8"))
+            y = self.cast(x, src, DType.i8)
+            return ints.rvv("vmin", ints.rvv("vmax", y, Val("i8", "-8")), Val("i8", "7"))
+        return signed_nibbles(self.at(x.vec.of("i8")), self.cast(x, src, DType.i8))
 
     def reduce(self, kind: str, x: Val) -> Val:
         """Across lanes; sums in the tree of vfredusum, which our simulator fixes. f16 and bf16 (maxima and minima: exact) in f32."""

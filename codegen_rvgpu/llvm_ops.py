@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rvgpu.codegen_rvgpu.llvm_math import Lanes
+import numpy as np
+
+from rvgpu.codegen_rvgpu.llvm_math import SMALL, Lanes
+from rvgpu.codegen_rvgpu.llvm_small import FORMATS, gather_nibbles, load_nibbles, store_nibbles
 from rvgpu.codegen_rvgpu.llvm_text import DATALAYOUT, SCALAR, SHORT, TRIPLE, MemRef, Tile, Val, Vec, Writer, float_literal
+from rvgpu.errors import RvgpuError
 from rvgpu.ir.core import Block, Op, Value
+from rvgpu.ir.numeric import round_to
 from rvgpu.ir.tile_build import CMPS, KFunc
 from rvgpu.ir.types import AccType, DType, MemType, OpndType, ScalarType, VecType
 
@@ -162,6 +167,8 @@ class _Emit:
         assert isinstance(value, (int, float))
         if t.dtype == DType.f32:
             return Val("float", float_literal(float(value)))
+        if t.dtype in FORMATS:
+            return Val("i8", str(int(round_to(np.asarray(value, np.float64), t.dtype).view(np.int8))))
         if t.dtype.is_float:
             single = Val("float", float_literal(float(value)))
             return self.w.let(SCALAR[t.dtype], f"{'fpext' if t.dtype == DType.f64 else 'fptrunc'} {single} to {SCALAR[t.dtype]}")
@@ -187,6 +194,13 @@ class _Emit:
         x = self.val(op.operands[0])
         src, dst = op.operands[0].type, op.results[0].type
         assert isinstance(src, ScalarType) and isinstance(dst, ScalarType)
+        if {src.dtype, dst.dtype} & SMALL and src.dtype != dst.dtype:
+            one = Lanes(self.w, Vec(max(1, 64 // src.dtype.bits), SCALAR[src.dtype]), self.w.i64(1), self.has_exp)
+            if src.dtype == DType.i1:
+                x, one = self.w.let("i8", f"zext {x} to i8"), one.at(Vec(8, "i8"))
+            y = one.cast(one.splat(x), DType.i8 if src.dtype == DType.i1 else src.dtype, dst.dtype)
+            assert y.vec is not None
+            return one.at(y.vec).first(y)
         return scalar_cast(self.w, x, src.dtype, dst.dtype)
 
     def op_s_select(self, op: Op) -> Val:
@@ -246,6 +260,8 @@ class _Emit:
         for x, stride in zip(op.operands[1:], m.strides, strict=True):
             s = w.i64(stride) if isinstance(stride, int) else stride
             offset = w.binary("add", offset, w.binary("mul", self.val(x), s))
+        if m.dtype == DType.i4:
+            return MemRef(m.ptr, m.strides, m.dtype, w.binary("add", m.first, offset))
         return MemRef(w.gep(m.ptr, w.binary("mul", offset, w.i64(m.dtype.bits // 8))), m.strides, m.dtype)
 
     def _stride_bytes(self, m: MemRef, axis: int) -> Val:
@@ -256,9 +272,19 @@ class _Emit:
         m = self.mem(op.operands[0])
         if m.dtype == DType.i1:
             return self.w.let("i1", f"icmp ne {self.w.let('i8', f'load i8, {m.ptr}')}, 0")
+        if m.dtype == DType.i4:
+            return self._nibble(m)
         return self.w.let(SCALAR[m.dtype], f"load {SCALAR[m.dtype]}, {m.ptr}, align {m.dtype.bits // 8}")
 
+    def _nibble(self, m: MemRef) -> Val:
+        w = self.w
+        byte = w.let("i8", f"load i8, {w.gep(m.ptr, w.let('i64', f'lshr {m.first}, 1'))}")
+        shift = w.let("i64", f"shl {w.binary('and', w.binary('xor', m.first, w.i64(1)), w.i64(1))}, 2")
+        high = w.let("i8", f"shl {byte}, {w.let('i8', f'trunc {shift} to i8').text}")
+        return w.let("i8", f"ashr {high}, 4")
+
     def op_s_store(self, op: Op) -> None:
+        self._whole_bytes(op)
         m, x = self.mem(op.operands[0]), self.val(op.operands[1])
         if m.dtype == DType.i1:
             x = self.w.let("i8", f"zext {x} to i8")
@@ -270,11 +296,34 @@ class _Emit:
         assert isinstance(axis, int)
         v = self.vec(op.results[0])
         raw = v.of("i8") if m.dtype == DType.i1 else v
+        if m.dtype == DType.i4:
+            return self._nibbles(m, axis, v, vl, None)
         if m.strides[axis] == 1:
             x = self.w.rvv("vle", raw, [m.ptr], vl, mangle=["p0"])
         else:
             x = self.w.rvv("vlse", raw, [m.ptr, self._stride_bytes(m, axis)], vl, mangle=["p0"])
         return self._to_mask(x, vl) if m.dtype == DType.i1 else x
+
+    def _nibbles(self, m: MemRef, axis: int, v: Vec, vl: Val, mask: Val | None) -> Val:
+        """Lanes of 4-bit numbers along an axis."""
+        w, stride = self.w, m.strides[axis]
+        if stride == 1 and mask is None:
+            return load_nibbles(w, v, m.ptr, m.first, vl, self.has_exp)
+        ints = Lanes(w, v.of("i32"), vl, self.has_exp)
+        step = w.let("i32", f"trunc {w.i64(stride) if isinstance(stride, int) else stride} to i32")
+        at = ints.rvv("vmul", w.rvv("vid", ints.v, [], vl), step)
+        return gather_nibbles(w, v, m.ptr, self._behind(ints, at, m), vl, self.has_exp, mask)
+
+    def _behind(self, ints: Lanes, at: Val, m: MemRef) -> Val:
+        return ints.rvv("vadd", at, self.w.let("i32", f"trunc {m.first} to i32"))
+
+    def _whole_bytes(self, op: Op) -> None:
+        """Numbers of 4 bits are stored in pairs, along lanes that are the innermost dim."""
+        m = self.mem(op.operands[0])
+        axis = op.attrs.get("axis")
+        if m.dtype == DType.i4 and not (isinstance(axis, int) and m.strides[axis] == 1):
+            raise RvgpuError("E314", "results of i4 are stored two to a byte: not where lanes run along another dim than the innermost", op.loc).hint(
+                "return i8, and convert it in a kernel of its own")
 
     def op_vt_load_masked(self, op: Op) -> Val:
         m, mask, vl = self.mem(op.operands[0]), self.val(op.operands[1]), self.val(op.operands[2])
@@ -282,6 +331,8 @@ class _Emit:
         assert isinstance(axis, int)
         v = self.vec(op.results[0])
         raw = v.of("i8") if m.dtype == DType.i1 else v
+        if m.dtype == DType.i4:
+            return self._nibbles(m, axis, v, vl, mask)
         zero = Lanes(self.w, raw, vl, self.has_exp).splat(self._zero(raw))
         unit = m.strides[axis] == 1
         args = [zero, m.ptr, *([] if unit else [self._stride_bytes(m, axis)]), mask, vl, Val("i64", "1")]  # masked off: undisturbed
@@ -298,6 +349,8 @@ class _Emit:
         size = m.dtype.bits // 8 if m.dtype != DType.i1 else 1
         index = at.vec
         assert index is not None
+        if m.dtype == DType.i4:
+            return gather_nibbles(self.w, v, m.ptr, self._behind(Lanes(self.w, index, vl, self.has_exp), at, m), vl, self.has_exp)
         if size > 1:
             at = Lanes(self.w, index, vl, self.has_exp).rvv("vsll", at, self.w.i64(size.bit_length() - 1))
         x = self.w.call(raw, f"llvm.riscv.vluxei.{raw.mangled}.p0.{index.mangled}.i64", [self.w.poison(raw), m.ptr, at, vl])
@@ -313,6 +366,10 @@ class _Emit:
         axis = op.attrs["axis"]
         assert isinstance(axis, int) and x.vec is not None
         w = self.w
+        if m.dtype == DType.i4:
+            self._whole_bytes(op)
+            store_nibbles(w, x, m.ptr, m.first, vl, self.has_exp)
+            return
         if m.dtype == DType.i1:
             one = Lanes(w, x.vec.of("i8"), vl, self.has_exp)
             x = one.merge(x, Val("i8", "1"), one.splat(Val("i8", "0")))

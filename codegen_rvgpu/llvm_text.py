@@ -14,7 +14,7 @@ from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import DType
 
 SCALAR = {DType.f64: "double", DType.f32: "float", DType.f16: "half", DType.bf16: "bfloat", DType.i64: "i64", DType.i32: "i32",
-          DType.i16: "i16", DType.i8: "i8", DType.u8: "i8", DType.i1: "i1", DType.e4m3: "i8", DType.e5m2: "i8"}
+          DType.i16: "i16", DType.i8: "i8", DType.u8: "i8", DType.i4: "i8", DType.i1: "i1", DType.e4m3: "i8", DType.e5m2: "i8"}
 SHORT = {"double": "f64", "float": "f32", "half": "f16", "bfloat": "bf16", "i64": "i64", "i32": "i32", "i16": "i16", "i8": "i8",
          "i1": "i1"}
 RNE = "i64 7"  # frm: dynamic, which is 0 = to nearest even on entry
@@ -63,11 +63,13 @@ class Val:
 
 @dataclass(frozen=True)
 class MemRef:
-    """A buffer at codegen: pointer of its origin and strides in elements (int when constant)."""
+    """A buffer at codegen: pointer of its origin and strides in elements (int when constant). Of i4 the pointer is the tensor's, `first` the
+    number of the origin's element."""
 
     ptr: Val
     strides: tuple[Val | int, ...]
     dtype: DType
+    first: Val = Val("i64", "0")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ and saturates (NaN gives the largest integer, as RVV's vfcvt.rtz does); integers
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -47,6 +47,22 @@ def packed(x: Array) -> Array:
     if digits.shape[-1] % 2:
         digits = np.concatenate([digits, np.zeros_like(digits[..., :1])], axis=-1)
     return np.ascontiguousarray(digits[..., ::2] | digits[..., 1::2] << 4).view(np.int8)
+
+
+def unpacked(x: bytes, shape: Sequence[int], dtype: DType) -> Array:
+    """An array from the memory that `packed` describes."""
+    if dtype is not DType.i4:
+        return np.frombuffer(x, numpy_dtype(dtype)).reshape(shape)
+    pairs = np.frombuffer(x, np.int8).reshape(*shape[:-1], -1 if all(shape[:-1]) else 0)
+    digits = np.stack([pairs << 4 >> 4, pairs >> 4], axis=-1).reshape(*shape[:-1], 2 * pairs.shape[-1])
+    return np.ascontiguousarray(digits[..., :shape[-1]]).astype(numpy_dtype(dtype))
+
+
+def size_bytes(shape: Sequence[int], dtype: DType) -> int:
+    """Bytes in memory."""
+    if dtype is DType.i4 and shape:
+        return math.prod(shape[:-1]) * (-(-shape[-1] // 2))
+    return math.prod(shape) * numpy_dtype(dtype).itemsize
 
 
 def is_float(x: Array) -> bool:

@@ -120,6 +120,7 @@ class _Clusters:
             groups = self._grouped(atoms)
             lost = {c for c in atoms if not self._inside_one(c, groups)}
             if not lost:
+                self.atoms = atoms
                 return groups
             for c in lost:
                 remark(self.remarks, "stored: its readers do not share one kernel with a matrix product", c)
@@ -308,7 +309,8 @@ class _Clusters:
             return
         seen.add(v)
         for x in v.op.operands:
-            from_memory = v.op.name == "contract" and self.stage[x] < n and not _leaf(x)  # matrix operands
+            # matrix operands
+            from_memory = v.op.name == "contract" and self.stage[x] < n and not (_leaf(x) and (unpacked(x) is None or v.op in self.atoms))
             if (from_memory or 0 <= self.stage[x] < n) and x.op is not None:
                 self.stored[self.stage[x]].setdefault(x, "")
             else:

@@ -13,6 +13,8 @@ from rvgpu.ir.shapes import dims_attr
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.context import Context
 
+FP8 = frozenset({DType.e4m3, DType.e5m2})
+
 
 @dataclass(frozen=True)
 class Expand:
@@ -52,6 +54,11 @@ class _Expander:
         fn: Callable[..., Value] | None = getattr(self, "x_" + _name(op), None)
         if fn is not None:
             self.map[op.result] = fn(op, *xs)
+            return
+        if op.name in ("max", "min", "reduce") and op.result.tensor.dtype in FP8:  # exact in f32
+            wide = [self.b.one("cast", [x], TensorType(x.tensor.dims, DType.f32), dtype=DType.f32) for x in xs]
+            y = self.b.one(op.name, wide, TensorType(op.result.tensor.dims, DType.f32), **op.attrs)
+            self.map[op.result] = self.b.one("cast", [y], op.result.type, dtype=op.result.tensor.dtype)
             return
         out = self.b.op(op.name, xs, [r.type for r in op.results], op.regions, **op.attrs)
         self.map.update(zip(op.results, out, strict=True))

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from rvgpu.ir.core import Func, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import KFunc
+from rvgpu.ir.types import DType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import Keep, plan_keep
 from rvgpu.passes.kernel import Stream, ceil_div, clamp, decode, find_stream, frame, identity, results
@@ -40,7 +41,8 @@ class _Parted:
         self.k, self.em = frame(func, limits)
         k, em = self.k, self.em
         self.sweep, self.outs = Sweep(k, em, limits), results(func, k)
-        self.fetched = [p.value for p in func.params if not p.keyword and p.value.tensor.dims in ((*rows, lane), (lane,))]
+        self.fetched = [p.value for p in func.params if not p.keyword and p.value.tensor.dims in ((*rows, lane), (lane,))
+                        and p.value.tensor.dtype is not DType.i4]
         self.gathers = gathers(func, rows, lane)
         self.size = self._size()
         self.length = em.extent(lane)

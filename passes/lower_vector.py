@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from rvgpu.ir.core import Func, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import K, KFunc
+from rvgpu.ir.types import DType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import Keep, plan_keep
 from rvgpu.passes.kernel import REDUCE_OP, State, Stream, ceil_div, clamp, decode, find_stream, frame, identity, reject, results
@@ -67,7 +68,8 @@ class _Vector:
     # -- what stands in scratchpad
     def _place(self) -> tuple[int, list[StagedRows]]:
         """Rows per work item and warp, and the inputs fetched by DMA; what rows share and what sweeps keep, where there is room beside them."""
-        fit = [p.value for p in self.func.params if not p.keyword and self.rows and p.value.tensor.dims[:-1] == self.rows]
+        fit = [p.value for p in self.func.params if not p.keyword and self.rows and p.value.tensor.dims[:-1] == self.rows
+               and p.value.tensor.dtype is not DType.i4]
         widths = [max(1, self.limits.bound(v.tensor.dims[-1])) for v in fit]
         cost = sum(w * v.tensor.dtype.bits // 8 for v, w in zip(fit, widths, strict=True))
         most = self.limits.product(self.rows) // (2 * self.limits.cores * self.limits.warps)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rvgpu.ir.core import Func, Op
 from rvgpu.ir.dims import Dim
-from rvgpu.ir.types import TensorType
+from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import Stream, find_stream
 
@@ -78,6 +78,8 @@ def gathers(func: Func, rows: tuple[Dim, ...], lane: Dim) -> list[Op]:
         if op.name != "take" or op.operands[0].op is not None or op.operands[1].op is not None:
             return False
         table, ids = (x.tensor.dims for x in op.operands)
+        if op.result.tensor.dtype is DType.i4:
+            return False
         return bool(rows) and ids == rows and len(table) == 2 and table[1] == lane and table[0] == op.attrs["dim"]
 
     return [op for op in func.body.ops if is_one(op)]

@@ -15,7 +15,7 @@ from rvgpu.errors import RvgpuError
 from rvgpu.ir.core import Block, Op, Param, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import CMPS, K
-from rvgpu.ir.types import DType, ScalarType, VecType
+from rvgpu.ir.types import DType, MemType, ScalarType, VecType
 
 Rows = tuple[Value, ...]  # one K value per row of the scope, or a single one for all rows
 
@@ -156,9 +156,17 @@ class Emitter:
                 for n, g in enumerate(groups):
                     extents.append(self.product(g))
                     rest = [d for later in groups[n + 1:] for d in later]
-                    strides.append(self.product(rest))
+                    strides.append(self._stride(rest, dtype))
                 self._views[key] = self.k.mem_arg(name, dtype, extents, strides)
         return self._views[key]
+
+    def _stride(self, rest: Sequence[Dim], dtype: DType) -> Value:
+        """Elements between neighbours of a dim that `rest` stands behind; a row of i4 ends with its byte."""
+        if dtype != DType.i4 or not rest:
+            return self.product(rest)
+        with self.k.at(self.root):
+            row = self.k.idx("mul", self.k.idx("div", self.k.idx("add", self.extent(rest[-1]), 1), 2), 2)
+            return self.k.idx("mul", self.product(rest[:-1]), row) if rest[1:] else row
 
     def groups(self, dims: tuple[Dim, ...], sub: Sub, row: int = 0) -> list[tuple[tuple[Dim, ...], Axis, Value | None]]:
         """dims cut into runs that belong to one axis each, with the axis and the shift of a substituted dim."""
@@ -403,7 +411,8 @@ class Emitter:
         assert axis.vl is not None
 
         def stride(d: Dim) -> Value:
-            return k.s_from_idx(self.product(dims[dims.index(d) + 1:]))
+            assert isinstance(mem.type, MemType)
+            return k.s_from_idx(self._stride(dims[dims.index(d) + 1:], mem.type.dtype))
 
         terms = [k.vt("mul", x, stride(d), vl=axis.vl) for d, x in scattered.items()]
         if lane is not None:

@@ -21,14 +21,13 @@ from rvgpu.passes.lower_long import lower_long
 from rvgpu.passes.lower_matrix import Tiles
 from rvgpu.passes.lower_merge import lower_merge
 from rvgpu.passes.lower_outer import lower_outer
-from rvgpu.passes.lower_packed import lower_packed, plan_packed
+from rvgpu.passes.lower_packed import lower_packed
 from rvgpu.passes.lower_parts import FewRows, FewTiles, few_options, few_rows
 from rvgpu.passes.lower_stream import Streamed
 from rvgpu.passes.lower_vector import lower_vector
-from rvgpu.passes.matrix_plan import MatrixPlan, plan_matrix, stream_block
+from rvgpu.passes.matrix_plan import MatrixPlan, plan_matrix, stream_block, unpacked
 from rvgpu.passes.schedule import fingerprint
 
-NO_CODE = frozenset({DType.e4m3, DType.e5m2, DType.i4})
 Tiling = Tiles | FewTiles
 FIELDS = ("wm", "wn", "im", "jn", "bk", "wo")
 
@@ -50,8 +49,8 @@ class Tile:
     def run(self, func: Func, context: Context) -> list[KFunc]:
         limits = context.limits()
         _check(func)
+        _check_dtypes(func)
         plan = plan_matrix(func, limits)
-        _check_dtypes(func, _with_code(func, plan, limits))
         if plan is None:
             outer = None if limits.matrix else lower_outer(func, limits)
             if outer is not None:
@@ -59,6 +58,8 @@ class Tile:
                           _roofline(func, context))
                 return [outer.build()]
             packed = lower_packed(func, limits)
+            if packed is None:
+                _check_packed(func)
             long = lower_long(func, limits) if packed is None else None
             merged = lower_merge(func, limits) if packed is None and long is None else None
             how = "long rows by parts" if long else "parts joined" if merged else "rows"
@@ -154,21 +155,20 @@ def _roofline(func: Func, context: Context) -> Price:
     return roofline(func.body, [p.value for p in func.params], func.result_types, context.priced(), context.facts)
 
 
-def _with_code(func: Func, plan: MatrixPlan | None, limits: Limits) -> frozenset[DType]:
-    """Dtypes of NO_CODE that this kernel takes all the same: the factors of its products, where it does nothing else with them."""
-    if plan is None:
-        return frozenset({DType.i4} if plan_packed(func, limits) else ())
-    touched = {v.type.dtype for op in func.body.walk() if op.name not in ("rename", "stream", "contract", "yield")
-               for v in (*op.operands, *op.results) if isinstance(v.type, TensorType)}
-    return frozenset({plan.dtype} - touched)
-
-
-def _check_dtypes(func: Func, taken: frozenset[DType]) -> None:
-    """Everything is of a dtype that has machine code, or one of `taken`."""
+def _check_dtypes(func: Func) -> None:
+    """E314: f64 is the reference's."""
     values = [(p.value, p.loc) for p in func.params] + [(r, op.loc) for op in func.body.walk() for r in op.results]
     for v, loc in values:
-        if isinstance(v.type, TensorType) and v.type.dtype in NO_CODE - taken:
-            raise RvgpuError("E314", f"{v.type.dtype} has no machine code yet", loc).hint("rv.interpret() runs the kernel in NumPy")
+        if isinstance(v.type, TensorType) and v.type.dtype is DType.f64:
+            raise RvgpuError("E314", "f64 has no machine code", loc).hint("rv.interpret() runs the kernel in NumPy; f32 has it")
+
+
+def _check_packed(func: Func) -> None:
+    """E314: factors of 4 bits have machine code in one layout (`lower_packed`)."""
+    for op in func.body.walk():
+        if op.name == "contract" and any(unpacked(x) is not None for x in op.operands) and op not in func.body.ops:
+            raise RvgpuError("E314", "4-bit weights of grouped products have no machine code in this layout", op.loc).hint(
+                "sum(dot(x, f16(w), over=J) * s, over=C) with w: i4[C, J, N] and x of 16-bit floats [M, C, J]")
 
 
 def _check(func: Func) -> None:

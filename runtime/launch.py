@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 import time
 from collections.abc import Mapping
@@ -12,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from rvgpu.errors import RvgpuError
+from rvgpu.ir import numeric
 from rvgpu.ir.dims import value_of
-from rvgpu.ir.numeric import numpy_dtype, packed
+from rvgpu.ir.numeric import numpy_dtype, packed, unpacked
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.isa.machine import Machine
 from rvgpu.runtime.code import Code
@@ -56,8 +56,7 @@ def run_code(code: Code, machine: Machine, binding: Mapping[str, int], inputs: M
                    grid=machine.gpu.cores * sample)
     raw = dev.finish()
     done = time.perf_counter()
-    outputs = {n: np.frombuffer(dev.read(places[n], size_bytes(t, binding)), numpy_dtype(t.dtype)).reshape(shape(t, binding))
-               for n, t in results.items()}
+    outputs = {n: unpacked(dev.read(places[n], size_bytes(t, binding)), shape(t, binding), t.dtype) for n, t in results.items()}
     return Launched(outputs, raw, dev.trace, ready - started, done - ready)
 
 
@@ -66,7 +65,7 @@ def shape(t: TensorType, binding: Mapping[str, int]) -> list[int]:
 
 
 def size_bytes(t: TensorType, binding: Mapping[str, int]) -> int:
-    return math.prod(shape(t, binding)) * numpy_dtype(t.dtype).itemsize
+    return numeric.size_bytes(shape(t, binding), t.dtype)
 
 
 def scalar_slot(value: Any, dtype: DType) -> int:

@@ -67,7 +67,7 @@ CASES = {  # name: arguments (files as `setting` writes them), exit code
     "device_full": (f"run k.rvg --kernel gemm {SIZES} -D M=1000000 -D K=1000000", 4),
     "dtype_no_value": (f"run k.rvg --kernel gemm {SIZES} --dtype f32", 2), "arg_missing": ("run k.rvg --kernel scaled -D M=4", 1),
     "print_after": (f"compile k.rvg --kernel gemm {SIZES} --print-after tiel", 2), "passes_text": ("compile k.rvg --kernel gemm --passes tile{", 2),
-    "dtype_without_code": ("compile k.rvg --kernel scaled --dtype f32=e4m3 -D M=4", 1),
+    "dtype_without_code": ("compile k.rvg --kernel scaled --dtype f32=f64 -D M=4", 1),
     "dtype_that_is_not_there": ("compile k.rvg --kernel scaled --dtype f16=f32 -D M=4", 2),
     "tile_that_is_not": (f"compile k.rvg --kernel gemm {SIZES} --passes +tile{{bk=7,im=3}}", 2),
     "tile_before_cascade": (f"compile k.rvg --kernel gemm {SIZES} --passes expand,tile", 2),

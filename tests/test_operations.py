@@ -13,8 +13,8 @@ from rvgpu.runtime.kernel import interpret
 
 M, N, K = 5, 37, 19
 SIZES = {"M": M, "N": N, "K": K, "F": 12}
-FLOATS = ["f32", "f16", "bf16"]
-INTS = ["i32", "i16", "i8", "u8"]
+FLOATS = ["f32", "f16", "bf16", "e4m3", "e5m2"]
+INTS = ["i32", "i16", "i8", "u8", "i4"]
 ALL = FLOATS + INTS
 
 
@@ -132,7 +132,7 @@ def values(rng, dtype, shape):
     d = DType[dtype]
     if d.is_float:
         return (3 * rng.standard_normal(shape)).astype(np.float32).astype(numpy_dtype(d))
-    low, high = (0, 100) if dtype == "u8" else (-100, 100)
+    low, high = {"u8": (0, 100), "i4": (-8, 8)}.get(dtype, (-100, 100))
     return rng.integers(low, high, shape).astype(numpy_dtype(d))
 
 
@@ -176,7 +176,7 @@ def test_reduced_values(text, dtype):
     checked(f"def f(x: {dtype}[N, M]) -> f32[M]:\n    return {text}\n")
 
 
-@pytest.mark.parametrize("text", ["f32(x)", "f16(x)", "bf16(x)", "i32(x)", "i8(x)", "u8(x)", "i16(x)"])
+@pytest.mark.parametrize("text", ["f32(x)", "f16(x)", "bf16(x)", "i32(x)", "i8(x)", "u8(x)", "i16(x)", "i4(x)", "e4m3(x)", "e5m2(x)"])
 @pytest.mark.parametrize("dtype", ALL)
 def test_casts(text, dtype):
     out = text.partition("(")[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rvgpu.errors import RvgpuError
 from rvgpu.ir.numeric import numpy_dtype
 from rvgpu.ir.types import DType
 from rvgpu.passes.pipeline import parse_passes
@@ -67,8 +66,16 @@ def test_scales_of_rows_and_columns():
     assert r.stats["check"]["passed"] and r.stats["macs"] >= 100 * 90 * 200
 
 
-def test_what_else_is_done_with_a_small_float_has_no_code():
-    f = kernel("def f(a: e4m3[M, K], b: e4m3[K, N], c: e4m3[N]) -> bf16[M, N]:\n    return a @ b + c")
-    with pytest.raises(RvgpuError) as e:
-        f.compile("base").code({"M": 8, "N": 8, "K": 8})
-    assert e.value.code == "E314" and e.value.loc is not None
+def test_small_floats_beside_products():
+    f = kernel("def f(a: e4m3[M, K], b: e4m3[K, N], c: e4m3[N]) -> e5m2[M, N]:\n    return a @ b + c")
+    r = f.compile("base").run(*operands("e4m3", 20, 30, 40), operands("e4m3", 1, 30, 1)[1][0], check=True, sanitize=True)
+    assert r.stats["check"]["passed"] and len(r.stats["launches"]) == 1
+
+
+@pytest.mark.parametrize("small", ["i8", "u8", "e4m3", "e5m2"])
+@pytest.mark.parametrize("wide", ["f16", "bf16"])
+def test_8_bit_weights_are_converted_where_they_are_loaded(small, wide):
+    f = kernel(f"def f(a: {wide}[M, K], b: {small}[K, N], s: f32[N]) -> f32[M, N]:\n    return (a @ {wide}(b)) * s")
+    a, b = operands("e4m3", 20, 70, 90)[0].astype(np.float32), operands(small, 20, 70, 90)[1]
+    r = f.compile("base").run(a.astype(numpy_dtype(DType[wide])), b, np.ones(70, np.float32), check=True, sanitize=True)
+    assert r.stats["check"]["passed"] and len(r.stats["launches"]) == 1

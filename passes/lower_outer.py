@@ -39,7 +39,9 @@ def plan_outer(func: Func, limits: Limits) -> MatrixPlan | None:
         return None
     (p,) = plan.products
     r = plan.stream.dim
-    if p.a is None or p.a.dims[-1] not in (r, *plan.m) or p.b.dims[-1] not in plan.n or p.state.dtype is not DType.f32:
+    if p.a is None or {p.a.value.tensor.dtype, p.b.value.tensor.dtype} != {plan.dtype}:
+        return None
+    if p.a.dims[-1] not in (r, *plan.m) or p.b.dims[-1] not in plan.n or p.state.dtype is not DType.f32:
         return None
     if not all({*plan.m, *plan.n} <= {*t.dims} for t in func.result_types):
         return None

@@ -36,10 +36,20 @@ def body(params: str, result: str, *lines: str) -> str:
     return f"def f({params}) -> {result}:\n" + "".join(f"    {line}\n" for line in lines)
 
 
+HEADS = {"B": 1, "G": 2, "R": 2, "S": 77, "T": 201, "D": 64}
+STEP = {"B": 2, "G": 2, "R": 4, "S": 1, "T": 301, "D": 64}
+BACK = {"B": 1, "H": 2, "S": 77, "T": 101, "D": 64, "E": 64}
 CASES = [
     Case("layernorm", {"T": 37, "D": 768}), Case("add_rmsnorm", {"T": 37, "D": 771}), Case("qk_norm_rope", {"B": 2, "S": 7, "H": 5, "F": 64}),
     Case("geglu_mlp", {"T": 37, "D": 96, "F": 130}, 2), Case("embedding", {"V": 300, "D": 97, "T": 37}), Case("cross_entropy", {"V": 1001, "T": 37}),
     Case("sample", {"V": 1001, "T": 9}),
+    Case("attention_window", HEADS), Case("attention_window", STEP), Case("attention_softcap", HEADS), Case("attention_alibi", HEADS),
+    Case("attention_lse", HEADS), Case("attention_int8kv", HEADS), Case("attention_int8kv", STEP),
+    Case("mla_decode", {"B": 2, "H": 16, "C": 128, "P": 64, "T": 101, "E": 128}),
+    Case("paged_attention", {"B": 2, "G": 2, "R": 4, "D": 64, "P": 400, "T": 101}, 2),
+    Case("attention_dq", BACK, 5), Case("attention_dk", BACK, 3), Case("attention_dv", BACK, 2),
+    Case("gemm_fp8", {"M": 37, "K": 100, "N": 65}), Case("gemm_w8a16", {"M": 37, "K": 100, "N": 65}),
+    Case("gemm_w8a8_groups", {"M": 37, "C": 3, "J": 64, "N": 65}, 2), Case("gemm_fp8_groups", {"M": 37, "C": 3, "J": 64, "N": 65}, 2),
 ]
 # gathers, pads, joins and slices of everything, by itself and inside larger expressions
 PLACES = [

@@ -2,7 +2,8 @@
 accepts them; elementwise math joins the kernel whose totals it uses; what another kernel needs is stored in a workspace tensor.
 
 A contraction over another dim that only feeds such a cascade (q @ k inside softmax) is made per block inside it when at least two totals read it:
-storing it would cost more traffic than the inputs. Feeding a single contraction it is stored (h @ wd), since fusing would recompute it; and so it is
+storing it would cost more traffic than the inputs. Feeding a single contraction it is stored (h @ wd), since fusing would recompute it, unless
+both are batched and nothing would be made twice (`_one_pass`); and so it is
 when its readers do not share one kernel with a matrix product, or something besides them reads it.
 """
 
@@ -15,7 +16,7 @@ from rvgpu.ir.core import Block, Builder, Func, Op, Param, Value
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.cascade import Derivation, Reject, Term, bottom_stripped, streamed_dim
-from rvgpu.passes.context import Context, Remark
+from rvgpu.passes.context import Context, Limits, Remark
 from rvgpu.passes.matrix_plan import unpacked, widened
 
 
@@ -28,7 +29,7 @@ class Cluster:
 
     def run(self, func: Func, context: Context) -> list[Func]:
         remarks: dict[tuple[str, Op | None], Remark] = {}
-        kernels = _Clusters(one_dim_each(func, remarks), remarks, context.facts.matrix).run()
+        kernels = _Clusters(one_dim_each(func, remarks), remarks, context.limits()).run()
         context.remarks += remarks.values()
         return kernels
 
@@ -102,8 +103,8 @@ def beyond_the_machine(d: Derivation) -> str:
 
 
 class _Clusters:
-    def __init__(self, func: Func, remarks: Remarks, unit: bool) -> None:
-        self.func = func
+    def __init__(self, func: Func, remarks: Remarks, limits: Limits) -> None:
+        self.func, self.limits, unit = func, limits, limits.matrix
         self.unit = unit  # whether there is a matrix unit: without one a contraction has a kernel of its own and stored factors
         self.remarks = remarks
         self.totals = [op for op in func.body.ops if op.name in ("reduce", "contract")]
@@ -233,11 +234,27 @@ class _Clusters:
             if any(self._moved(t, c) for t in readers):
                 continue
             over = {streamed_dim(t) for t in readers if streamed_dim(t) in c.result.tensor.dims}
+            if len(over) == 1 and len(readers) == 1 and readers[0].name == "contract" and self._one_pass(c, readers[0]):
+                out.add(c)
             if _dequantised(c) and len(readers) == 1 and len(over) == 1 and readers[0].attrs.get("op") == "sum":
                 out.add(c)  # groups of weights: the product of each goes into the sum over them
             if len(readers) >= 2 and len(over) == 1 and any(t.name == "contract" for t in readers) and any(t.name == "reduce" for t in readers):
                 out.add(c)
         return out
+
+    def _one_pass(self, c: Op, reader: Op) -> bool:
+        """The product c feeds one matrix product whose columns two tiles hold, so nothing is made twice, and both are batched, so there are work
+        items enough (attention backward's dK and dV; an MLP's h is stored)."""
+        shared = set(c.operands[0].tensor.dims) & set(c.result.tensor.dims) & set(c.operands[1].tensor.dims)
+        if not shared or not all(own_dims(c)) or not all(own_dims(reader)) or any(not _leaf(x) for x in c.operands):
+            return False
+        x, y = reader.operands
+        fed, other = (x, y) if self._depends_value(x, c) else (y, x)
+        own = set(other.tensor.dims) - set(fed.tensor.dims)
+        return _leaf(other) and not self._depends_value(other, c) and self.limits.bucket(own) <= 2 * self.limits.te  # type: ignore[arg-type]
+
+    def _depends_value(self, v: Value, c: Op) -> bool:
+        return v is c.result or (v.op is not None and self._depends(v.op, c.result))
 
     def _reaches(self, v: Value, t: Op) -> bool:
         """t reads v through elementwise math or totals over t's dim."""
@@ -311,6 +328,7 @@ class _Clusters:
         for x in v.op.operands:
             # matrix operands
             from_memory = v.op.name == "contract" and self.stage[x] < n and not (_leaf(x) and (unpacked(x) is None or v.op in self.atoms))
+            from_memory = from_memory and not any(c is not v.op and self._depends_value(x, c) for c in self.atoms)
             if (from_memory or 0 <= self.stage[x] < n) and x.op is not None:
                 self.stored[self.stage[x]].setdefault(x, "")
             else:

@@ -388,7 +388,7 @@ class _Emit:
     def _swap(self, name: str, value: Val, extra: int = 0) -> Val:
         return self.w.let("i64", f"atomicrmw volatile xchg {self._page(name, extra)}, {value} seq_cst")
 
-    def _transfer(self, op: Op, src: MemRef, dst: MemRef, rows: Val, cols: Val, fill: tuple[Val, Val]) -> Val:
+    def _transfer(self, op: Op, src: MemRef, dst: MemRef, rows: Val, cols: Val, fill: tuple[Val, Val], index: Val | None = None) -> Val:
         (sr, sc), (dr, dc) = op.attrs["src_axes"], op.attrs["dst_axes"]  # type: ignore[misc,str-unpack]
         assert isinstance(sr, int) and isinstance(sc, int) and isinstance(dr, int) and isinstance(dc, int)
         assert src.strides[sc] == 1, "the source's columns are contiguous"
@@ -397,7 +397,7 @@ class _Emit:
         w = self.w
         values = {"SRC": src.ptr, "DST": dst.ptr, "ROWS": rows, "ROW_BYTES": w.binary("mul", cols, w.i64(size)),
                   "SRC_STRIDE": self._stride_bytes(src, sr), "DST_STRIDE": self._stride_bytes(dst, dc if transpose else dr),
-                  "FILL_ROWS": fill[0], "FILL_BYTES": w.binary("mul", fill[1], w.i64(size)), "INDEX": w.i64(0)}
+                  "FILL_ROWS": fill[0], "FILL_BYTES": w.binary("mul", fill[1], w.i64(size)), "INDEX": index or w.i64(0)}
         for name, value in values.items():
             self._control(name, value)
         token = self._swap("GO", w.i64((size.bit_length() - 1) | (4 if transpose else 0)))
@@ -408,6 +408,11 @@ class _Emit:
         dst, src = self.mem(op.operands[0]), self.mem(op.operands[1])
         rows, cols, fill_rows, fill_cols = (self.val(x) for x in op.operands[2:])
         return self._transfer(op, src, dst, rows, cols, (fill_rows, fill_cols))
+
+    def op_dma_gather(self, op: Op) -> Val:
+        dst, src, index = (self.mem(x) for x in op.operands[:3])
+        rows, cols, fill_rows, fill_cols = (self.val(x) for x in op.operands[3:])
+        return self._transfer(op, src, dst, rows, cols, (fill_rows, fill_cols), index.ptr)
 
     def op_dma_store(self, op: Op) -> Val:
         dst, src = self.mem(op.operands[0]), self.mem(op.operands[1])

@@ -137,11 +137,13 @@ class K:
 
     # -- DMA: 2-D, rows along src axis `rows_axis`, columns along `cols_axis` (unit stride in src).
     def dma_load(self, dst: Value, src: Value, rows: Value, cols: Value, fill_rows: Value, fill_cols: Value, *,
-                 src_axes: tuple[int, int], dst_axes: tuple[int, int]) -> Value:
+                 src_axes: tuple[int, int], dst_axes: tuple[int, int], index: Value | None = None) -> Value:
         """dst[(r on dst_axes[0], c on dst_axes[1])] <- src[(r on src_axes[0], c on src_axes[1])], r < rows, c < cols,
         and 0 where r < fill_rows, c < fill_cols beyond that. src's column axis has stride 1. If dst's column axis has
         stride 1 it is a plain row copy, else dst's *row* axis has stride 1 and the transfer is an element
-        transpose."""
+        transpose. `index` (i32 in DRAM): row r comes from src's row index[r]."""
+        if index is not None:
+            return self._one("dma.gather", [dst, src, index, rows, cols, fill_rows, fill_cols], TokType(), src_axes=src_axes, dst_axes=dst_axes)
         return self._one("dma.load", [dst, src, rows, cols, fill_rows, fill_cols], TokType(), src_axes=src_axes,
                          dst_axes=dst_axes)
 

@@ -262,14 +262,20 @@ class _Warp:
         assert not n or (rows <= dst.extents[dr] and cols <= dst.extents[dc]), "DMA leaves the tensor"
         return self._transfer(op, dst, src, rows, cols, rows, cols)
 
-    def _transfer(self, op: Op, dst: Mem, src: Mem, rows: int, cols: int, fill_rows: int, fill_cols: int) -> int:
+    def op_dma_gather(self, op: Op, xs: list[Any]) -> Any:
+        dst, src, index, rows, cols, fill_rows, fill_cols = xs
+        return self._transfer(op, dst, src, rows, cols, fill_rows, fill_cols, index.data[index.offset:index.offset + rows])
+
+    def _transfer(self, op: Op, dst: Mem, src: Mem, rows: int, cols: int, fill_rows: int, fill_cols: int, at: Array | None = None) -> int:
         """Reads now, writes at its wait; nothing moves when there are no rows or columns."""
         (sr, sc), (dr, dc) = _axes(op, "src_axes"), _axes(op, "dst_axes")
         block = np.zeros((fill_rows, fill_cols), dst.data.dtype)
         if rows * cols:
             assert src.strides[sc] == 1, "the source's columns are contiguous"
-            assert rows <= src.extents[sr] and cols <= src.extents[sc], "DMA leaves the tensor"
-            block[:rows, :cols] = _grid(src, sr, sc, rows, cols)
+            last = rows - 1 if at is None else int(at.max())
+            assert last < src.extents[sr] and cols <= src.extents[sc], "DMA leaves the tensor"
+            found = _grid(src, sr, sc, last + 1, cols)
+            block[:rows, :cols] = found if at is None else found[at]
         if fill_rows * fill_cols:
             assert 1 in (dst.strides[dc], dst.strides[dr]), "DMA writes along one of its axes"
 

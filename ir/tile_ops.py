@@ -120,6 +120,11 @@ def dma(op: Op) -> None:
     pair(op, "src_axes", 1)
 
 
+def dma_gather(op: Op) -> None:
+    dma(op)
+    need(dtypes(op, 2) == [DType.i32], f"positions are i32, found {dtypes(op, 2)[0]}")
+
+
 def acc_read(op: Op) -> None:
     one_of(op, "axis", "row", "col")
     equal(dtype_of(op.operands[0].type), dtype_of(op.results[0].type))
@@ -262,6 +267,7 @@ ROWS = [
     row("spm.alloc", "idx * -> spm", alloc, name="str", size_bytes="int", per_warp="bool", offset_bytes="int?"),
     row("mem.at", "mem idx * -> mem", view),
     row("dma.load", "spm dram idx idx idx idx -> tok", dma, src_axes="tuple", dst_axes="tuple"),
+    row("dma.gather", "spm dram dram idx idx idx idx -> tok", dma_gather, src_axes="tuple", dst_axes="tuple"),
     row("dma.store", "dram spm idx idx -> tok", dma, src_axes="tuple", dst_axes="tuple"),
     row("dma.wait", "idx *", at_most(1), left="int"),
     row("bar", "idx *", at_most(1), id="int", warps="int?"),

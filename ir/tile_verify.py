@@ -238,7 +238,7 @@ class _Pending:
                 at = self.view(op.operands[self.READS[op.name]])
                 if at in pending:
                     raise VerifyError(self.func.name, op, "reads a buffer whose transfer was not waited for")
-            if op.name == "dma.load":
+            if op.name in ("dma.load", "dma.gather"):
                 pending = [*pending, self.view(op.operands[0])]
             elif op.name == "dma.store":
                 pending = [*pending, self.view(op.operands[0])]  # counts as a transfer of this warp

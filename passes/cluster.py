@@ -17,7 +17,7 @@ from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.cascade import Derivation, Reject, Term, bottom_stripped, streamed_dim
 from rvgpu.passes.context import Context, Limits, Remark
-from rvgpu.passes.matrix_plan import unpacked, widened
+from rvgpu.passes.matrix_plan import gathered, unpacked, widened
 
 
 @dataclass(frozen=True)
@@ -267,6 +267,7 @@ class _Clusters:
         groups = self.groups()
         self.number = {t: 2 * n for n, g in enumerate(groups) for t in g}
         self.stage = self._stages(groups)
+        self.swept = {2 * n: streamed_dim(g[0]) for n, g in enumerate(groups) if matrix(g)}
         self.stored: dict[int, dict[Value, str]] = {n: {} for n in range(-1, max(1, 2 * len(groups)))}
         outs: dict[int, list[Out]] = {n: [] for n in self.stored}
         names = self.func.result_names or ["out"]
@@ -328,6 +329,8 @@ class _Clusters:
         for x in v.op.operands:
             # matrix operands
             from_memory = v.op.name == "contract" and self.stage[x] < n and not (_leaf(x) and (unpacked(x) is None or v.op in self.atoms))
+            rows = gathered(widened(x) or x) if self.unit else None
+            from_memory = from_memory and (rows is None or rows != self.swept.get(n))  # looked up by the transfer
             from_memory = from_memory and not any(c is not v.op and self._depends_value(x, c) for c in self.atoms)
             if (from_memory or 0 <= self.stage[x] < n) and x.op is not None:
                 self.stored[self.stage[x]].setdefault(x, "")

@@ -18,7 +18,7 @@ from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import DType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import FLOOR, IDENTITY, ceil_div, clamp, decode, frame, reject
-from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan, n_lanes, operand
+from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan, look_up, n_lanes, operand
 from rvgpu.passes.matrix_results import Results
 from rvgpu.passes.rows import Axis, Rows
 
@@ -296,14 +296,15 @@ class Matrix(ABC):
         name, dims, dtype = em.tensors[op.leaf.value]
         parts = em.groups(dims, op.leaf.sub)
         mem, _ = em.address(name, dims, dtype, op.leaf.sub, 0)
+        index = look_up(k, em, op.leaf)
         lane_at = next(n for n, (_, axis, _) in enumerate(parts) if axis is lanes.axis)
         k_at = next(n for n, (_, axis, _) in enumerate(parts) if op.k_dim in axis.dims)
         dst = k.mem_at(op.buffer, [self._place(op, stage), k.const(0), lanes.at or k.const(0)])
         k_cap, lane_cap = k.const(op.k_cap), k.const(lanes.cap or op.lane_cap)
         if lane_at == len(parts) - 1:
-            k.dma_load(dst, mem, rows, lanes.count, k_cap, lane_cap, src_axes=(k_at, lane_at), dst_axes=(1, 2))
+            k.dma_load(dst, mem, rows, lanes.count, k_cap, lane_cap, src_axes=(k_at, lane_at), dst_axes=(1, 2), index=index)
         elif k_at == len(parts) - 1:
-            k.dma_load(dst, mem, lanes.count, rows, lane_cap, k_cap, src_axes=(lane_at, k_at), dst_axes=(2, 1))
+            k.dma_load(dst, mem, lanes.count, rows, lane_cap, k_cap, src_axes=(lane_at, k_at), dst_axes=(2, 1), index=index)
         else:
             raise reject(f"neither the contracted dim nor a free dim of {name} is innermost in memory", self.stream.op.results[0])
 

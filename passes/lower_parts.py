@@ -19,7 +19,7 @@ from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import FLOOR, REDUCE_OP, TAU, State, ceil_div, clamp, decode, frame, identity, reject, results, safe_anchor
-from rvgpu.passes.matrix_plan import KMAX, Atom, Leaf, MatrixPlan, n_lanes, operand, part_block
+from rvgpu.passes.matrix_plan import KMAX, Atom, Leaf, MatrixPlan, look_up, n_lanes, operand, part_block
 from rvgpu.passes.rows import Axis, Rows
 
 SUB = 2  # streams that a work item goes through side by side
@@ -201,6 +201,7 @@ class FewRows:
         name, dims, dtype = em.tensors[op.leaf.value]
         parts = em.groups(dims, op.leaf.sub)
         mem, _ = em.address(name, dims, dtype, op.leaf.sub, 0)
+        index = look_up(k, em, op.leaf)
         lane_at = next(n for n, (_, axis, _) in enumerate(parts) if axis is lane)
         k_at = next(n for n, (_, axis, _) in enumerate(parts) if op.k_dim in axis.dims)
         dst = k.mem_at(op.buffer, [stage, self.zero, self.zero])
@@ -208,9 +209,9 @@ class FewRows:
         if self.tiles.warps < self.limits.warps:  # an idle warp moves nothing, but counts alike
             count, rows, k_cap, lane_cap = (k.idx_select(self.works, x, 0) for x in (count, rows, k_cap, lane_cap))
         if lane_at == len(parts) - 1:
-            k.dma_load(dst, mem, rows, count, k_cap, lane_cap, src_axes=(k_at, lane_at), dst_axes=(1, 2))
+            k.dma_load(dst, mem, rows, count, k_cap, lane_cap, src_axes=(k_at, lane_at), dst_axes=(1, 2), index=index)
         elif k_at == len(parts) - 1:
-            k.dma_load(dst, mem, count, rows, lane_cap, k_cap, src_axes=(lane_at, k_at), dst_axes=(2, 1))
+            k.dma_load(dst, mem, count, rows, lane_cap, k_cap, src_axes=(lane_at, k_at), dst_axes=(2, 1), index=index)
         else:
             raise reject(f"neither the contracted dim nor a free dim of {name} is innermost in memory", op.leaf.value)
 

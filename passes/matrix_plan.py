@@ -26,6 +26,7 @@ class Leaf:
     value: Value
     dims: tuple[Dim, ...]
     sub: Sub
+    ids: Value | None = None  # i32: where each row of the table stands
 
 
 @dataclass(eq=False)
@@ -103,6 +104,11 @@ def leaf_of(em: Emitter, v: Value) -> Leaf | None:
     v = em.resolve(v)
     if v in em.tensors:
         return Leaf(v, em.tensors[v][1], ())
+    row = gathered(v)
+    if row is not None and v.op is not None:
+        (table, ids), at = v.op.operands, v.op.attrs["dim"]
+        assert isinstance(at, Dim)
+        return Leaf(table, v.tensor.dims, ((at, Piece(row, gathered=True)),), ids)
     if widened(v) is not None:
         return leaf_of(em, v.op.operands[0])  # type: ignore[union-attr]
     if v.op is not None and v.op.name == "rename":
@@ -115,6 +121,26 @@ def leaf_of(em: Emitter, v: Value) -> Leaf | None:
             sub = tuple((o, Piece(d)) for o, d in zip(own, dims, strict=True) if o != d)
             return Leaf(inner.value, dims, sub)
     return None
+
+
+def gathered(v: Value) -> Dim | None:
+    """The dim of the rows that v gathers out of a table by i32 positions, both stored: a transfer looks them up."""
+    if v.op is None or v.op.name != "take" or any(x.op is not None for x in v.op.operands):
+        return None
+    table, ids = v.op.operands
+    new = [d for d in ids.tensor.dims if d not in table.tensor.dims]
+    lane = ids.tensor.dims[-1]
+    if ids.tensor.dtype is not DType.i32 or v.op.attrs["dim"] == table.tensor.dims[-1] or lane not in new:
+        return None
+    return lane
+
+
+def look_up(k: K, em: Emitter, leaf: Leaf) -> Value | None:
+    """The positions of a leaf's rows from the coordinates in scope on, for a transfer."""
+    if leaf.ids is None:
+        return None
+    name, dims, dtype = em.tensors[leaf.ids]
+    return em.address(name, dims, dtype, (), 0)[0]
 
 
 def widened(v: Value) -> Value | None:

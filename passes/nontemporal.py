@@ -10,7 +10,7 @@ from rvgpu.ir.types import VecType
 from rvgpu.passes.context import Context
 
 LINE_BITS = 512
-READS = ("vt.load", "vt.load.masked", "vt.gather", "s.load", "opnd.load", "dma.load")
+READS = ("vt.load", "vt.load.masked", "vt.gather", "s.load", "opnd.load", "dma.load", "dma.gather")
 
 
 @dataclass(frozen=True)

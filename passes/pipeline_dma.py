@@ -143,7 +143,7 @@ class _Deep(_Pipe):
 
     def expand(self) -> None:
         k, depth = self.k, self.pipe.attrs["depth"]
-        transfers = sum(op.name == "dma.load" for op in self.copy.walk())
+        transfers = sum(op.name in ("dma.load", "dma.gather") for op in self.copy.walk())
         per_warp = transfers if self.pipe.attrs["private"] else -(-transfers // (self.func.warps // self.teams))
         assert isinstance(depth, int) and self.stages > depth
 

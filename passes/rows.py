@@ -32,6 +32,7 @@ class Piece:
     ids: Value | None = None
     seen: Sub = ()
     guarded: bool = False
+    gathered: bool = False  # rows of a transfer: the origin, and the transfer looks up where each row stands
 
 
 Sub = tuple[tuple[Dim, "Piece"], ...]
@@ -183,7 +184,8 @@ class Emitter:
                 continue
             _, axis = self.axis_of(piece.to if piece else dims[n])
             if len(axis.dims) == 1:
-                out.append(((dims[n],), axis, piece.offset if piece else None))
+                back = self.k.idx("sub", 0, axis.base) if piece and piece.gathered else None
+                out.append(((dims[n],), axis, back or (piece.offset if piece else None)))
                 n += 1
                 continue
             run = dims[n:n + len(axis.dims)]

@@ -238,9 +238,9 @@ def lane_ops(vlen, te, dtypes):
 
 def dma_ops(vlen, te):
     """A load before and one after a wait, straight-line and in a loop; both transfers and the barrier."""
-    f = func("moves", vlen, te, [DType.f32])
+    f = func("moves", vlen, te, [DType.f32, DType.i32])
     k = K(f)
-    ((x, y),) = tensors(k, DType.f32)
+    (x, y), (ids, _) = tensors(k, DType.f32, DType.i32)
     size, one, zero = k.const(te), k.const(1), k.const(0)
     buffer = k.spm_alloc(DType.f32, [size, size], [size, one], name="buffer", size_bytes=4 * te * te)
     buffer.op.attrs["offset_bytes"], f.spm_bytes = 0, 4 * te * te
@@ -255,6 +255,8 @@ def dma_ops(vlen, te):
     (total,) = k.for_(0, k.dim("N"), 1, [total], lambda i, c: [k.vt("add", c[0], fetch(), vl=vl)])
     k.store(k.mem_at(y, [k.special("cta"), zero]), total, vl, axis=1)
     k.bar(1)
+    k.dma_load(buffer, x, vl, vl, vl, vl, src_axes=(0, 1), dst_axes=(0, 1), index=ids)
+    k.dma_wait(0)
     k.dma_store(y, buffer, vl, vl, src_axes=(0, 1), dst_axes=(0, 1))
     return f
 

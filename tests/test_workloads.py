@@ -48,7 +48,7 @@ CASES = [
     Case("mla_decode", {"B": 2, "H": 16, "C": 128, "P": 64, "T": 101, "E": 128}),
     Case("paged_attention", {"B": 2, "G": 2, "R": 4, "D": 64, "P": 400, "T": 101}),
     Case("paged_attention", {"B": 2, "G": 2, "R": 4, "D": 64, "P": 4000, "T": 2500}, 2),
-    Case("attention_dq", BACK, 5), Case("attention_dk", BACK), Case("attention_dv", BACK),
+    Case("attention_dq", BACK), Case("attention_dk", BACK), Case("attention_dv", BACK),
     Case("gemm_fp8", {"M": 37, "K": 100, "N": 65}), Case("gemm_w8a16", {"M": 37, "K": 100, "N": 65}),
     Case("gemm_w8a8_groups", {"M": 37, "C": 3, "J": 64, "N": 65}, 2), Case("gemm_fp8_groups", {"M": 37, "C": 3, "J": 64, "N": 65}, 2),
 ]
@@ -109,6 +109,9 @@ PLACES = [
     Case("argmax of a column", {"T": 7, "V": 300}, 1, body("x: i8[V, T]", "i32[T]", "return argmax(x, over=V)")),
     Case("argmax and logsumexp", {"T": 7, "V": 300}, 1, body(
         "x: bf16[T, V]", "(i32[T], f32[T])", "return argmax(x, over=V), logsumexp(x, over=V)")),
+    Case("attention_dq from softmax", {"H": 2, "S": 77, "T": 101, "D": 64, "E": 64}, 5, body(
+        "q: bf16[H, S, D], k: bf16[H, T, D], v: bf16[H, T, E], do: bf16[H, S, E], *, scale: f32", "bf16[H, S, D]",
+        "p = softmax((q @ k) * scale, over=T)", "dp = do @ v", "return ((p * (dp - sum(p * dp, over=T))) @ k) * scale")),
     Case("argmax of a product", {"T": 7, "V": 300, "D": 64}, 2, body("x: bf16[T, D], w: bf16[D, V]", "i32[T]", "return argmax(x @ w, over=V)")),
 ]
 

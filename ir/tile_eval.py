@@ -48,11 +48,25 @@ class Deadlock(AssertionError):
 def run_kernel(func: KFunc, tensors: Mapping[str, Array], scalars: Mapping[str, float | int],
                dims: Mapping[str, int], *, ctas: int = 1) -> None:
     """Runs every CTA in order; output tensors are written in place (arrays must be C-contiguous)."""
+    small = {n: x for n, x in tensors.items() if x.dtype.name == "int4"}
     tensors = {n: numeric.packed(x) for n, x in tensors.items()}
+    tensors |= {_digits(n): _of_bytes(tensors[n]) for n in small}
     for cta in range(ctas):
         spm = np.full(func.spm_bytes, 0xFF, np.uint8)  # NaN in every float
         unplaced: dict[tuple[Op, int], Array] = {}
         _run_warps([_Warp(func, tensors, scalars, dims, spm, unplaced, cta, ctas, w).run() for w in range(func.warps)])
+    for n, x in small.items():
+        x[...] = tensors[_digits(n)].reshape(*x.shape[:-1], -1)[..., :x.shape[-1]] if x.size else x
+
+
+def _digits(name: str) -> str:
+    """Where the numbers of an i4 tensor stand one by one, beside its bytes."""
+    return name + " digits"
+
+
+def _of_bytes(x: Array) -> Array:
+    shape = (*x.shape[:-1], 2 * x.shape[-1])
+    return numeric.unpacked(x.tobytes(), shape, DType.i4)
 
 
 def _run_warps(live: list[Warp]) -> None:
@@ -232,7 +246,9 @@ class _Warp:
 
     def op_mem_arg(self, op: Op, xs: list[Any]) -> Any:
         n = len(xs) // 2
-        return Mem(self.tensors[str(op.attrs["name"])].reshape(-1), 0, xs[:n], xs[n:])
+        name, t = str(op.attrs["name"]), op.results[0].type
+        assert isinstance(t, MemType)
+        return Mem(self.tensors[_digits(name) if t.dtype is DType.i4 else name].reshape(-1), 0, xs[:n], xs[n:])
 
     def op_spm_alloc(self, op: Op, xs: list[Any]) -> Any:
         n = len(xs) // 2
@@ -462,8 +478,8 @@ def _poison(x: Array, vl: int) -> Array:
     assert 0 <= vl <= len(x), f"vl {vl} beyond the capacity {len(x)}"
     if x.dtype.kind == "b":
         x[vl:] = True
-    elif x.dtype.kind in "iu":
-        x[vl:] = 0x5A
+    elif not numeric.is_float(x):
+        x[vl:] = 5 if x.dtype.name == "int4" else 0x5A
     else:
         x[vl:] = np.nan
     return x

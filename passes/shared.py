@@ -43,7 +43,7 @@ class Shared:
         v = self.em.resolve(v)
         if v not in self.known:
             if v in self.em.tensors:
-                self.known[v] = self.em.tensors[v][1] in ((self.lane,), ())
+                self.known[v] = self.em.tensors[v][1] in ((self.lane,), ()) and self.em.tensors[v][2] is not DType.i4
             elif v.op is None:
                 self.known[v] = v in self.em.scalars
             else:
@@ -51,7 +51,7 @@ class Shared:
         return self.known[v]
 
     def _visit(self, v: Value) -> None:
-        if self._fixed(v) and v.tensor.dims == (self.lane,) and v.tensor.dtype is not DType.i1 and self._leaves(v):
+        if self._fixed(v) and v.tensor.dims == (self.lane,) and v.tensor.dtype not in (DType.i1, DType.i4) and self._leaves(v):
             self.values[v] = None
         elif v.op is not None:
             for x in v.op.operands:

@@ -43,7 +43,8 @@ SIZES = (8, 1, 2, 3, 5, 16, 17, 33, 64, 65, 100)
 SMALL = (2, 1, 3, 5, 9)
 SHAPES = tuple(tuple(s) for s in ("MN", "M", "N", "NM", "MK", "KN", "NK", "BMN", "BMK", "BKN"))
 STORED = ("f32", "bf16", "f16")
-KINDS = ("unary", "binary", "cast", "mask", "reduce", "normalise", "contract", "structure", "attention", "norm", "gated", "integers", "literal")
+KINDS = ("unary", "binary", "cast", "mask", "reduce", "normalise", "contract", "structure", "attention", "norm", "gated", "integers", "literal",
+         "places", "small")
 UNARY = ("relu({})", "-{}", "abs({})", "exp(minimum({}, 4.0))", "tanh({})", "sigmoid({})", "silu({})", "gelu({})", "gelu({}, tanh=True)", "erf({})",
          "sqrt(abs({}) + 0.5)", "log(abs({}) + 0.5)", "rsqrt(abs({}) + 0.5)", "exp2(minimum({}, 4.0))", "log2(abs({}) + 0.5)", "floor({})",
          "round({})", "{} ** 2", "{} ** 3", "clamp({}, -1.5, 2.0)")
@@ -186,6 +187,43 @@ class Grower:
         self.pool.pop()
         other = self.let(f"slice({both.name}, 2 * {d}, {self.one(('0', d))}, {d})", x.dims)
         self.let(f"f32({x.name}) * {other.name}", x.dims)
+
+    def places(self) -> None:
+        """Reads at another place: a gather by positions, by arithmetic, of one element; padding; where the largest stands."""
+        x = self.pick(1)
+        d = self.one(x.dims[::-1])
+        rest = [e for e in x.dims if e != d]
+        form = self.choose(5)
+        if form == 0:
+            self.let(f"f32({x.name}) + take({x.name}, size({d}) - 1 - iota({d}), along={d})", x.dims)
+        elif form == 1:
+            other = self.one([e for e in ("M", "N", "K", "B") if e != d])
+            ids = self.param((other,), "u8")
+            if other in x.dims:
+                self.let(f"f32(take({x.name}, {ids.name}, along={d}))", rest)
+            else:
+                self.let(f"f32(take({x.name}, {ids.name}, along={d}))", [other if e == d else e for e in x.dims])
+        elif form == 2:
+            wide = self.let(f"pad({x.name}, {d}, 1, {d} + 2, value={self.one(('0', '1', '-2'))})", x.dims)
+            self.pool.pop()
+            self.let(f"f32({x.name}) - slice({wide.name}, {d} + 2, {self.one(('0', '2'))}, {d})", x.dims)
+        elif form == 3:
+            self.let(f"f32(argmax({x.name}, over={d}))", rest)
+        else:
+            both = self.let(f"concat(f32({x.name}), f32({x.name}) * 0.5, over={d})", rest)
+            self.pool.pop()
+            self.let(f"sum({both.name}, over=2 * {d})", rest)
+
+    def small(self) -> None:
+        """8-bit floats and 4-bit integers, stored or rounded to; 8-bit factors as 16-bit ones."""
+        dtype = self.one(("e4m3", "e5m2", "i4", "i8"))
+        if self.choose(2):
+            wide = self.one(STORED[1:])
+            a, b = self.param(("M", "K"), wide), self.param(("K", "N"), dtype)
+            self.let(f"f32({a.name} @ {wide}({b.name})) * 0.125", ("M", "N"))
+        else:
+            x = self.pick(1)
+            self.let(f"f32({dtype}({x.name})) + 0.5", x.dims)
 
     def attention(self) -> None:
         lead = self.one(((), ("B",)))

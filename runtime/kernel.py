@@ -236,7 +236,7 @@ class Compiled:
     def context(self, binding: Mapping[str, int]) -> Context:
         """Dims given to compile() and those that decide the scratchpad's layout are exact; the others have their bucket."""
         exact = {n: v for n, v in binding.items() if n in self.dims or n in self.static}
-        return Context(Facts.of(self.machine), exact, {n: bucket(v) for n, v in binding.items()}, extents=binding, tuned=self.choices(binding, exact))
+        return Context(Facts.of(self.machine), exact, {n: bucket(v) for n, v in binding.items()}, extents=binding, tuned=self.choices(binding))
 
     def problem(self, binding: Mapping[str, int]) -> Problem:
         """What the tuner looks at."""
@@ -250,15 +250,14 @@ class Compiled:
             self._tilings[key] = [[name, sorted(fields_of(options[0][0]).items())] for name, options in spaces(self.problem(binding))]
         return [*self._tilings[key], *sorted([n, sorted(c.fields.items()), c.code] for n, c in tuned.items())]
 
-    def choices(self, binding: Mapping[str, int], exact: Mapping[str, int]) -> dict[str, Choice]:
+    def choices(self, binding: Mapping[str, int]) -> dict[str, Choice]:
         """What takes the place of the model's tilings, by kernel."""
         if self.tuning == "search":
             return self.tune(binding).choices
         if self.tuning == "model" or self.passes != list(PIPELINE):
             return {}
         names = self.kernel.func.dim_names()
-        tops = [binding[n] if n in exact else bucket(binding[n]) for n in names]
-        return shipped(self.kernel.func.name, self.kernel.math, self.machine, [binding[n] for n in names], tops)
+        return shipped(self.kernel.func.name, self.kernel.math, self.machine, [binding[n] for n in names])
 
     def tune(self, binding: Mapping[str, int], say: Callable[[str], None] = lambda _: None) -> Tuning:
         """Measured for a call with these dims, or from the cache."""

@@ -1,7 +1,7 @@
 """The tilings that ship with the compiler: tuned.toml, written by `make tune-tables` and read here.
 
-An entry is for a kernel's math, a machine, and the dims of a call; a call whose own dims have none takes the entry of its bucket's top. It holds as
-long as the tiling still becomes the level K text that was measured (P7 compares); the model chooses otherwise.
+An entry is for a kernel's math, a machine, and the dims of a call. It holds as long as the tiling still becomes the level K text that was
+measured (P7 compares); the model chooses otherwise.
 """
 
 from __future__ import annotations
@@ -84,10 +84,8 @@ def read_table(path: Path = TABLE) -> dict[str, list[Entry]]:
     return out
 
 
-def shipped(name: str, math: str, machine: Machine, dims: Sequence[int], tops: Sequence[int]) -> dict[str, Choice]:
-    """Choices for a call of the function `name` with these dims, `tops` being the tops of their buckets."""
+def shipped(name: str, math: str, machine: Machine, dims: Sequence[int]) -> dict[str, Choice]:
+    """Choices for a call of the function `name` with these dims."""
     table = read_table()
-    for wanted in (dims, tops) if table else ():
-        if found := table.get(entry_key(math, machine, wanted)):
-            return {name + e.part: Choice(e.tiling, e.code) for e in found}
-    return {}
+    found = table.get(entry_key(math, machine, dims), []) if table else []
+    return {name + e.part: Choice(e.tiling, e.code) for e in found}

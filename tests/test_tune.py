@@ -42,7 +42,7 @@ def problem(k: Kernel, machine, **dims) -> Problem:
 
 def run_with(k: Kernel, machine, arrays, scalars, choices):
     c = k.compile(machine)
-    c.choices = lambda binding, exact: choices
+    c.choices = lambda binding: choices
     return c.run(*arrays, **scalars)
 
 
@@ -185,8 +185,7 @@ def test_a_table_reads_back_and_holds_while_the_code_is_the_same(tmp_path, monke
     assert context.planned["gemm"].tuned and context.tuned["gemm"].fields == tuned[0].trials[-1].fields
     arrays = random_inputs(k.func, dims)
     assert c.run(*arrays).cycles == tuned[0].trials[-1].cycles
-    below = c.context({"M": 33, "N": 32, "K": 64})  # the same bucket: its top's entry
-    assert below.tuned == context.tuned and not c.context({"M": 65, "N": 32, "K": 64}).tuned
+    assert not c.context({"M": 63, "N": 32, "K": 64}).tuned
     assert not Kernel(ZOO["gemm"], tune="model").compile(SMALL).context(dims).tuned
     assert not k.compile("base").context(dims).tuned  # another machine
     stale = Context(Facts.of(SMALL), {}, context.upper, tuned={"gemm": Choice(tuned[0].trials[-1].fields, "0" * 16)})

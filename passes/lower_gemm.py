@@ -40,7 +40,7 @@ class Gemm(Matrix):
         k, self.most = self.k, lag
         if tiles.wn == 1 and tiles.jn > 1:  # a narrow rest would cost a warp as many instructions as a whole tile
             even = ceil_div(k, self.N, k.idx("max", self.n_tiles, 1))
-            self.columns = k.idx("mul", ceil_div(k, even, GRAIN), GRAIN)
+            self.columns = k.idx("min", k.idx("mul", ceil_div(k, even, GRAIN), GRAIN), self.bn)
 
     def build(self) -> KFunc:
         self._start()

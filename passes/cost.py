@@ -18,6 +18,7 @@ from rvgpu.passes.lower_matrix import Tiles
 from rvgpu.passes.matrix_plan import KMAX, MATRIX_DTYPES, MatrixPlan, n_lanes
 
 SHARP = 4  # resources that are busy nearly as long delay each other: the norm that joins their times (as in cost_gemm)
+FREE_RUNNING = 6  # the same for warps with work items of their own: none waits for another (measured on `base`)
 START = 900  # cycles: a kernel's arguments from DRAM, its prologue
 # of streamed rows, counted in listings for D = 64 and 128: scalar slots for a multiply of scores, one with a result, a row of softmax
 SLOTS_SCORE, SLOTS_PRODUCT, SLOTS_ROW = 10, 9, 8
@@ -60,10 +61,11 @@ def spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
 
 
 def _spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles, count: int) -> int:
-    """The stages of every operand (two of those of a work item), and per warp the rows of the vector states and of the factors (at most
+    """Each team's stages of every operand (two of those of a work item), and per warp the rows of the vector states and of the factors (at most
     four, the plan's states)."""
     rows = 4 + len(plan.vectors)
-    return sum((2 if once else count) * b for b, _, once in _operand_bytes(plan, limits, t)) + 1024 + limits.warps * rows * limits.te * 4
+    staged = sum((2 if once else count) * b for b, _, once in _operand_bytes(plan, limits, t))
+    return limits.warps // (t.wm * t.wn) * staged + 1024 + limits.warps * rows * limits.te * 4
 
 
 def _blocks(plan: MatrixPlan, limits: Limits, t: Tiles) -> float:
@@ -105,14 +107,18 @@ def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
         return gemm_cost(plan, limits, f, t)
     items = work_items(plan, limits, t)
     per_core, blocks, own = -(-items // f.cores), _blocks(plan, limits, t), _blocks(plan, limits, replace(t, wm=1, wo=min(t.wo, 1)))
+    teams = limits.warps // (t.wm * t.wn)
+    at_once = per_core / -(-per_core // teams)  # work items of a core
     kinds = _shapes(plan, limits, t)
     busy: dict[str, float] = {}
     work = 0.0
     for count, rows in kinds:
         needs = _step(plan, limits, f, t, rows, own / blocks)
-        step = sum(v**SHARP for v in needs.values()) ** (1 / SHARP) + f.barrier
+        needs["chain"] /= at_once
+        sharp, meet = (SHARP, f.barrier / at_once) if t.wm > 1 else (FREE_RUNNING, 0)
+        step = sum(v**sharp for v in needs.values()) ** (1 / sharp) + meet
         share = per_core * count / sum(n for n, _ in kinds)
-        work += share * (blocks * step + _ends(plan, limits, f, t, rows))
+        work += share * (blocks * step + _ends(plan, limits, f, t, rows) / at_once)
         for k, v in needs.items():
             busy[k] = busy.get(k, 0.0) + share * blocks * v
     m, n, r, batch = (limits.product(dims) for dims in (plan.m, plan.n, (plan.stream.dim,), plan.batch))

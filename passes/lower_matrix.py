@@ -105,17 +105,13 @@ class Matrix(ABC):
         self.bm, self.bn = tiles.wm * tiles.im * high, tiles.wn * tiles.jn * wide
         self.columns: Value | int = self.bn  # of a work item, but for the last
         # teams of warps with work items of their own, and a warp's place in its team
-        self.mates = limits.warps if plan.streamed_rows else tiles.wm * tiles.wn
+        self.mates = tiles.wm * tiles.wn
         self.teams = limits.warps // self.mates
         self.team = k.idx("div", self.warp, self.mates) if self.teams > 1 else self.zero
         self.mate = k.idx("rem", self.warp, self.mates) if self.teams > 1 else self.warp
         self.m_warp = k.idx("div", self.mate, tiles.wn)
         self.m_off = k.idx("mul", self.m_warp, tiles.im * high)
         self.n_off = k.idx("mul", k.idx("rem", self.mate, tiles.wn), tiles.jn * wide)
-        self.working: Value | None = None  # whether this warp has a tile; None: all have one
-        if tiles.wm * tiles.wn < self.mates:
-            self.working = k.cmp("lt", self.warp, tiles.wm * tiles.wn)
-            self.m_off = k.idx_select(self.working, self.m_off, 0)
         # rows of a score tile, and lanes of a B operand: TE, or the block's or the buffer's where those are smaller
         self.keys = self.te if tiles.bk >= te else k.idx("min", self.te, tiles.bk)
         self.m_tiles, self.n_tiles = self._m_tiles(), ceil_div(k, self.N, self.bn)
@@ -215,14 +211,8 @@ class Matrix(ABC):
             self._go_through(w)
 
     def _go_through(self, w: Value) -> None:
-        out = self.k.pipe(w, self.tiles.bk, self._begin(), self._span, self._copy, self._block, private=self.mates == 1, stages=self.stages,
-                          teams=self.teams, depth=self.depth)
-
-        def end() -> Sequence[Value]:
-            self._finish(out)
-            return []
-
-        self._if_working(end, lambda: [])
+        self._finish(self.k.pipe(w, self.tiles.bk, self._begin(), self._span, self._copy, self._block, private=self.mates == 1, stages=self.stages,
+                                 teams=self.teams, depth=self.depth))
 
     def _finish(self, out: list[Value]) -> None:
         """The results from what the pipe leaves."""
@@ -241,9 +231,6 @@ class Matrix(ABC):
         anchors = [k.bcast(k.sconst(self.bottom(a), DType.f32), self.vl_m[0], te) for a in range(len(self.stream.anchor_needs))]
         return [*(s for s in states if s is not None), *anchors]
 
-    def _if_working(self, body: Callable[[], Sequence[Value]], idle: Callable[[], Sequence[Value]]) -> Sequence[Value]:
-        return body() if self.working is None else self.k.if_(self.working, body, idle)
-
     # -- staging
     def _copy(self, w: Value, i: Value, stage: Value, wstage: Value) -> None:
         items = [op for op in self.operands.values() if op.per_item]
@@ -259,7 +246,7 @@ class Matrix(ABC):
         lanes = {"m": rows, "n": Lanes(Axis(self.plan.n, n0), clamp(k, k.idx("sub", self.N, n0), self.columns)), "r": r}
         with em.scope([Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)]):
             for number, op in enumerate(operands):
-                mine = self.working if op.lane == "m" and all_warps else self._mover(number)
+                mine = None if op.lane == "m" and all_warps else self._mover(number)
                 if op.per_item and first is not None:
                     mine = first if mine is None else k.s("and", mine, first)
 
@@ -287,7 +274,7 @@ class Matrix(ABC):
         return self.k.idx("add", self.k.idx("mul", self.team, 2 if op.per_item else self.stages), stage)
 
     def _staged_rows(self, mt: Value) -> tuple[Lanes, bool]:
-        """The rows that one transfer brings, and whether every working warp brings its own."""
+        """The rows that one transfer brings, and whether every warp brings its own."""
         m0 = self.k.idx("mul", mt, self.bm)
         return Lanes(Axis(self.plan.m, m0), clamp(self.k, self.k.idx("sub", self.M, m0), self.bm)), False
 
@@ -320,7 +307,7 @@ class Matrix(ABC):
     # -- what the two kinds of kernel do differently
     def _block(self, i: Value, stage: Value, wstage: Value, carried: list[Value]) -> Sequence[Value]:
         rows = self._enter(i, stage, wstage)
-        return self._if_working(lambda: self.block(i, rows, carried), lambda: carried)
+        return self.block(i, rows, carried)
 
     def _enter(self, i: Value, stage: Value, wstage: Value) -> Value:
         """Operands are read from these stages from now on; the rows of the block from i on."""

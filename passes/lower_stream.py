@@ -4,7 +4,7 @@ straight into the multiply. Anchors move by the cascade's re-base: vector states
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 
 from rvgpu.ir.core import Op, Value
 from rvgpu.ir.types import DType, VecType
@@ -91,7 +91,7 @@ class Streamed(Matrix):
             return
         k, ops = self.k, list(self.operands.values())
         self.items = self._count()
-        following = self._share(k.idx("add", w, k.special("ctas")))
+        following = self._share(k.idx("add", w, k.idx("mul", k.special("ctas"), self.teams)))
 
         def copy(w: Value, i: Value, stage: Value, _: Value) -> None:
             self._bring(w, i, lambda _: stage, [op for op in ops if not op.per_item])
@@ -100,39 +100,46 @@ class Streamed(Matrix):
             self._bring(w, self.zero, lambda _: wstage, [op for op in ops if op.per_item])
 
         def block(i: Value, stage: Value, wstage: Value, carried: list[Value], *after: Value) -> Sequence[Value]:
-            return self._if_working(lambda: self._step(i, stage, wstage, carried, following, *after), lambda: carried)
+            return self._step(i, stage, wstage, carried, following, *after)
 
-        k.pipe(w, self.tiles.bk, self._begin(), self._span, copy, block, private=False, stages=self.stages, ahead=item)
+        k.pipe(w, self.tiles.bk, self._begin(), self._span, copy, block, private=False, stages=self.stages, teams=self.teams, ahead=item)
 
     def _step(self, i: Value, stage: Value, wstage: Value, carried: list[Value], following: Share,
               next_w: Value, next_i: Value, next_stage: Value, next_wstage: Value) -> Sequence[Value]:
         k = self.k
-        odd = k.cmp("eq", k.idx("rem", self.warp, 2), 1)
+        odd = k.cmp("eq", k.idx("rem", self.mate, 2), 1)
         last = k.cmp("ne", next_w, self.share.w)
-        start = k.s("and", k.cmp("lt", self.share.w, k.special("ctas")), k.cmp("eq", i, self.share.span[0]))
-        rows = self._enter(i, stage, wstage)
-        counts = self._counts(i, rows)
-        k.if_(k.s("and", k.s("or", odd, start), counts), self._atoms, lambda: [])
-        out = k.if_(counts, lambda: self._masked_or_not(i, rows, carried), lambda: carried)
+        first = k.cmp("lt", self.share.w, k.idx("mul", k.special("ctas"), self.teams))
+        start = k.s("and", first, k.cmp("eq", i, self.share.span[0]))
+        out = self._now(i, stage, wstage, k.s("or", odd, start), carried)
+        k.if_(last, lambda: self._end(out))
+        k.if_(k.s("and", k.s("not", odd), k.cmp("lt", next_w, self.items)), lambda: self._ahead(last, following, next_i, next_stage, next_wstage))
+        return out
 
-        def end() -> Sequence[Value]:
-            Results(self).store(*self._parts(list(out)), self.share.column)
-            return []
+    def _now(self, i: Value, stage: Value, wstage: Value, atoms: Value, carried: list[Value]) -> list[Value]:
+        """The states of a block, and its atoms before them unless they are there."""
+        k, rows = self.k, self._enter(i, stage, wstage)
+        counts = self._counts(i, rows)
+        k.if_(k.s("and", atoms, counts), self._atoms, lambda: [])
+        return k.if_(counts, lambda: self._masked_or_not(i, rows, carried), lambda: carried)
+
+    def _end(self, carried: list[Value]) -> Sequence[Value]:
+        Results(self).store(*self._parts(carried), self.share.column)
+        return []
+
+    def _ahead(self, ends: Value, following: Share, i: Value, stage: Value, wstage: Value) -> Sequence[Value]:
+        """The atoms of the block after, which is the first of item `following` where one ends."""
+        k = self.k
 
         def wait() -> Sequence[Value]:
             k.dma_wait(0)  # for the item's own operands
             return []
 
-        def more() -> Sequence[Value]:
-            k.if_(last, wait)
-            rows = self._enter(next_i, next_stage, next_wstage)
-            with self._at(self._either(last, following, self.share)):
-                k.if_(self._counts(next_i, rows), self._atoms)
-            return []
-
-        k.if_(last, end)
-        k.if_(k.s("and", k.s("not", odd), k.cmp("lt", next_w, self.items)), more)
-        return out
+        k.if_(ends, wait)
+        rows = self._enter(i, stage, wstage)
+        with self._at(self._either(ends, following, self.share)):
+            k.if_(self._counts(i, rows), self._atoms)
+        return []
 
     def _either(self, condition: Value, a: Share, b: Share) -> Share:
         def of(x: Value, y: Value) -> Value:
@@ -150,9 +157,10 @@ class Streamed(Matrix):
         return Ranges(self.em, self.stream.dim, Axis(self.plan.m, self.m0), self.vl_m[0], (i, k.idx("sub", k.idx("add", i, rows), 1)))
 
     def _counts(self, i: Value, rows: Value) -> Value:
-        """i1: not all of the warp's block is masked."""
-        skip = nothing(self.plan.masks, self._ranges(i, rows)) if self.plan.masks else None
-        return self.k.cmp("ge", i, 0) if skip is None else self.k.s("not", skip)
+        """i1: the block has rows, and not all of it is masked."""
+        k, skip = self.k, nothing(self.plan.masks, self._ranges(i, rows)) if self.plan.masks else None
+        some = k.cmp("gt", rows, 0)
+        return some if skip is None else k.s("and", some, k.s("not", skip))
 
     def block(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         """At most TE rows: atoms into tiles, then the states wave by wave, anchors moved in between."""
@@ -296,9 +304,10 @@ class Streamed(Matrix):
                     if s.contraction:
                         self._feed(s, t, count)
                         continue
-                    xs = em.emit(s.body.yielded[0])
-                    for u in range(count):
-                        n = mine.index(s)
+                    xs, n = em.emit(s.body.yielded[0]), mine.index(s)
+                    if s.kind in ("max", "min") and len(xs) == count:  # any order gives the same: a shorter chain
+                        xs = (reduce(lambda a, b: k.vt(REDUCE_OP[s.kind], a, b, vl=self.vl_m[0]), xs),)
+                    for u in range(len(xs)):
                         out[n] = k.vt(REDUCE_OP[s.kind], out[n], xs[u % len(xs)], vl=self.vl_m[0])
             return out
 

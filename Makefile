@@ -15,6 +15,7 @@ help:
 	@echo "make bench   benchmarks/results.txt and docs/performance.md; ONLY='text' measures some rows"
 	@echo "make bench-tune  the model's tilings beside the tuner's best on 20 shapes: benchmarks/tune.txt"
 	@echo "make tune-tables  the shipped tilings, src/rvgpu/runtime/tuned.toml, from the tuner"
+	@echo "make workloads   attention, softmax and norms at the sizes of LLMs on five machines, checked; half an hour"
 	@echo "make bench-host  host speed: compile, engine, simulated instructions per second (varies with load)"
 
 $(STAMP): pyproject.toml
@@ -45,6 +46,9 @@ tune-tables: $(STAMP)
 docs: $(STAMP)
 	$(PY) docs/generate.py
 
+workloads: $(STAMP)
+	$(PY) benchmarks/workloads.py
+
 bench-host: $(STAMP)
 	$(PY) -m benchmarks.host
 
@@ -61,4 +65,4 @@ malformed: $(STAMP)
 cases: $(STAMP)
 	$(PY) benchmarks/cases.py
 
-.PHONY: help demo test check bench bench-host bench-tune tune-tables docs cases fuzz fuzz-kernels malformed
+.PHONY: help demo test check bench bench-host bench-tune tune-tables workloads docs cases fuzz fuzz-kernels malformed

@@ -191,23 +191,28 @@ class K:
         return self.emit("if", [cond], types, blocks)
 
     # -- structure that later passes expand: `grid.work` (P12) and `pipe` (P11)
-    def work(self, count: Value, body: Callable[[Value], None], teams: int = 1) -> None:
-        """body(w) for every work item w < count, shared out over the CTAs, and in a CTA over `teams` of neighbouring warps."""
+    def work(self, count: Value, body: Callable[[Value], None], teams: int = 1, mates: int | None = None) -> None:
+        """body(w) for every work item w < count, shared out over the CTAs, and in a CTA over `teams` of neighbouring warps, `mates`
+        in each (all warps by default; without `mates`; those beyond have no work)."""
         block = Block([Value(IDX, hint="w")])
         with self.at(block):
             body(block.args[0])
             self.emit("yield")
-        self.emit("grid.work", [count], [], [block], **({} if teams == 1 else {"teams": teams}))
+        self.emit("grid.work", [count], [], [block], **self._teams(teams, mates))
+
+    def _teams(self, teams: int, mates: int | None) -> dict[str, int | bool]:
+        whole = mates is None or teams * mates == self.func.warps
+        return {**({} if teams == 1 else {"teams": teams}), **({} if whole or mates is None else {"mates": mates})}
 
     def pipe(self, w: Value, step: int, init: Sequence[Value], span: Callable[[Value], tuple[Value, Value]],
              copy: Callable[[Value, Value, Value, Value], None],
-             body: Callable[..., Sequence[Value]], *, private: bool, stages: int = 2, teams: int = 1, depth: int = 1,
+             body: Callable[..., Sequence[Value]], *, private: bool, stages: int = 2, teams: int = 1, mates: int | None = None, depth: int = 1,
              ahead: Callable[[Value, Value], None] | None = None) -> list[Value]:
         """lo, hi = span(w); for i in lo..hi step `step`: copy(w, i, stage, wstage) starts the transfers of that step,
         then, when they are there, body(i, stage, wstage, carried) -> next carried. `stage` goes round 0 .. stages - 1 by
         steps, `wstage` every work item; the span and copy regions use only their arguments and values from outside
         grid.work. Either every work item has a step or none has. `private`: each warp copies for itself (no
-        barriers); `teams`: those of grid.work. The transfers of `depth` steps are under way (more than one: with equally many of each warp
+        barriers); `teams`, `mates`: those of grid.work. The transfers of `depth` steps are under way (more than one: with equally many of each warp
         in every step, or none; span the same for all items, and no use of wstage).
 
         `ahead`: a body may use the step after its own too, which is the next work item's first at the end of one:
@@ -232,7 +237,7 @@ class K:
             with self.at(regions[-1]):
                 ahead(*regions[-1].args)
                 self.emit("yield")
-        more: dict[str, int | bool] = {**({} if teams == 1 else {"teams": teams}), **({} if depth == 1 else {"depth": depth}),
+        more: dict[str, int | bool] = {**self._teams(teams, mates), **({} if depth == 1 else {"depth": depth}),
                                        **({"ahead": True} if ahead else {})}
         return self.emit("pipe", [w, *init], [v.type for v in init], regions, step=step, private=private, stages=stages, **more)
 

@@ -136,8 +136,8 @@ class _Warp:
     def work(self, op: Op) -> Warp:
         """Every work item of this CTA's team: cta + ctas * team, that + ctas * teams, ..."""
         region, teams, ctas = op.regions[0], _int(op, "teams", 1), self.special["ctas"]
-        team = self.special["warp"] * teams // self.func.warps
-        self.items = range(self.special["cta"] + ctas * team, self.env[op.operands[0]], ctas * teams)
+        team = self.special["warp"] // _int(op, "mates", self.func.warps // teams)
+        self.items = range(self.special["cta"] + ctas * team, self.env[op.operands[0]] if team < teams else 0, ctas * teams)
         for w in self.items:
             self.env[region.args[0]] = w
             yield from self.block(region)
@@ -147,7 +147,7 @@ class _Warp:
         w, *carried = (self.env[v] for v in op.operands)
         _, copy, body = op.regions[:3]
         stages, private = _int(op, "stages"), bool(op.attrs["private"])
-        mates = self.func.warps // _int(op, "teams", 1)
+        mates = _int(op, "mates", self.func.warps // _int(op, "teams", 1))
         barrier = self.special["warp"] // mates, mates
         steps = yield from self.steps(op, w)
         for n, i in enumerate(steps):

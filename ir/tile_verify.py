@@ -33,8 +33,8 @@ def verify_kernel(func: KFunc, spm_bytes: int | None = None) -> KFunc:
 
 SHAPES: dict[str, tuple[dict[str, str], tuple[str, ...], int]] = {  # attributes, leading operands, regions
     "for": ({"unroll": "int", "persistent": "bool?"}, ("idx",) * 3, 1), "if": ({}, ("i1",), 2),
-    "grid.work": ({"teams": "int?"}, ("idx",), 1),
-    "pipe": ({"step": "int", "private": "bool", "stages": "int", "teams": "int?", "depth": "int?", "ahead": "bool?"}, ("idx",), 3)}
+    "grid.work": ({"teams": "int?", "mates": "int?"}, ("idx",), 1),
+    "pipe": ({"step": "int", "private": "bool", "stages": "int", "teams": "int?", "mates": "int?", "depth": "int?", "ahead": "bool?"}, ("idx",), 3)}
 
 
 class _Kernel:
@@ -177,7 +177,7 @@ class _Uniform:
                     self.varying.add(r)
             return
         if op.name == "grid.work":
-            self.block(op.regions[0], op if varies or "teams" in op.attrs else under)
+            self.block(op.regions[0], op if varies or {"teams", "mates"} & set(op.attrs) else under)
             return
         if varies:
             self.varying.update(op.results)

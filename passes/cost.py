@@ -51,21 +51,27 @@ def stages(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
     if not plan.streamed_rows:
         return gemm_stages(plan, limits, t)
     lag = plan.atoms and t.wm > 1 and limits.bound(plan.stream.dim) > 2 * t.bk
-    return 3 if lag and _spm_bytes(plan, limits, t, 3) <= limits.spm_bytes else 2
+    return 3 if lag and _spm_bytes(plan, limits, t, teams(plan, limits, t), 3) <= limits.spm_bytes else 2
+
+
+def teams(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
+    """Teams of a tile's warps in a kernel with streamed rows: as many as fit with two stages; other warps are idle."""
+    most = limits.warps // (t.wm * t.wn)
+    return next((n for n in range(most, 1, -1) if _spm_bytes(plan, limits, t, n, 2) <= limits.spm_bytes), 1)
 
 
 def spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
     if not plan.streamed_rows:
         return gemm_bytes(plan, limits, t, gemm_stages(plan, limits, t))
-    return _spm_bytes(plan, limits, t, stages(plan, limits, t))
+    return _spm_bytes(plan, limits, t, teams(plan, limits, t), stages(plan, limits, t))
 
 
-def _spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles, count: int) -> int:
+def _spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles, teams: int, count: int) -> int:
     """Each team's stages of every operand (two of those of a work item), and per warp the rows of the vector states and of the factors (at most
     four, the plan's states)."""
     rows = 4 + len(plan.vectors)
     staged = sum((2 if once else count) * b for b, _, once in _operand_bytes(plan, limits, t))
-    return limits.warps // (t.wm * t.wn) * staged + 1024 + limits.warps * rows * limits.te * 4
+    return teams * staged + 1024 + limits.warps * rows * limits.te * 4
 
 
 def _blocks(plan: MatrixPlan, limits: Limits, t: Tiles) -> float:
@@ -107,8 +113,7 @@ def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
         return gemm_cost(plan, limits, f, t)
     items = work_items(plan, limits, t)
     per_core, blocks, own = -(-items // f.cores), _blocks(plan, limits, t), _blocks(plan, limits, replace(t, wm=1, wo=min(t.wo, 1)))
-    teams = limits.warps // (t.wm * t.wn)
-    at_once = per_core / -(-per_core // teams)  # work items of a core
+    at_once = per_core / -(-per_core // teams(plan, limits, t))  # work items of a core
     kinds = _shapes(plan, limits, t)
     busy: dict[str, float] = {}
     work = 0.0

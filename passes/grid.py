@@ -28,9 +28,13 @@ class Grid:
             with k.at(block):
                 first, step, teams = k.special("cta"), k.special("ctas"), op.attrs.get("teams", 1)
                 assert isinstance(teams, int)
-                if teams > 1:
-                    team = k.idx("div", k.special("warp"), func.warps // teams)
+                mates = op.attrs.get("mates", func.warps // teams)
+                assert isinstance(mates, int)
+                if mates < func.warps:
+                    team = k.idx("div", k.special("warp"), mates)
                     first, step = k.idx("add", first, k.idx("mul", step, team)), k.idx("mul", step, teams)
+                    if teams * mates < func.warps:  # a team beyond has no work
+                        first = k.idx_select(k.cmp("lt", team, teams), first, op.operands[0])
                 body = op.regions[0]
                 loop = Op("for", [first, op.operands[0], step], [], {"unroll": 1, "persistent": True}, [body], op.loc)
                 block.ops.append(loop)

@@ -89,7 +89,7 @@ class Lanes:
 class Matrix(ABC):
     """Builds the K function of one plan (see the module's first lines)."""
 
-    def __init__(self, func: Func, limits: Limits, plan: MatrixPlan, tiles: Tiles, stages: int) -> None:
+    def __init__(self, func: Func, limits: Limits, plan: MatrixPlan, tiles: Tiles, stages: int, teams: int | None = None) -> None:
         self.func, self.limits, self.tiles = func, limits, tiles
         self.k, self.em = frame(func, limits)
         plan.stream.link(self.em)
@@ -106,9 +106,10 @@ class Matrix(ABC):
         self.columns: Value | int = self.bn  # of a work item, but for the last
         # teams of warps with work items of their own, and a warp's place in its team
         self.mates = tiles.wm * tiles.wn
-        self.teams = limits.warps // self.mates
-        self.team = k.idx("div", self.warp, self.mates) if self.teams > 1 else self.zero
-        self.mate = k.idx("rem", self.warp, self.mates) if self.teams > 1 else self.warp
+        self.teams = limits.warps // self.mates if teams is None else teams
+        parted = self.mates < limits.warps
+        self.team = k.idx("div", self.warp, self.mates) if parted else self.zero
+        self.mate = k.idx("rem", self.warp, self.mates) if parted else self.warp
         self.m_warp = k.idx("div", self.mate, tiles.wn)
         self.m_off = k.idx("mul", self.m_warp, tiles.im * high)
         self.n_off = k.idx("mul", k.idx("rem", self.mate, tiles.wn), tiles.jn * wide)
@@ -159,7 +160,7 @@ class Matrix(ABC):
 
     # -- the frame: work items, tile coordinates, the block loop
     def build(self) -> KFunc:
-        self.k.work(self._count(), self._item, self.teams)
+        self.k.work(self._count(), self._item, self.teams, self.mates)
         return self.k.func
 
     def _count(self) -> Value:
@@ -212,7 +213,7 @@ class Matrix(ABC):
 
     def _go_through(self, w: Value) -> None:
         self._finish(self.k.pipe(w, self.tiles.bk, self._begin(), self._span, self._copy, self._block, private=self.mates == 1, stages=self.stages,
-                                 teams=self.teams, depth=self.depth))
+                                 teams=self.teams, mates=self.mates, depth=self.depth))
 
     def _finish(self, out: list[Value]) -> None:
         """The results from what the pipe leaves."""

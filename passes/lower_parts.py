@@ -22,13 +22,15 @@ from rvgpu.passes.kernel import FLOOR, REDUCE_OP, TAU, State, ceil_div, clamp, d
 from rvgpu.passes.matrix_plan import KMAX, Atom, Leaf, MatrixPlan, look_up, n_lanes, operand, part_block
 from rvgpu.passes.rows import Axis, Rows
 
+MOST = 64  # rows: the states of more leave no room to stage keys beside them
 SUB = 2  # streams that a work item goes through side by side
 Binds = dict[Value, Rows | Callable[[], Rows]]
 
 
 def few_rows(plan: MatrixPlan, limits: Limits) -> bool:
     """Whether a kernel runs this way: by its rows' bucket, for what a part is decides bytes."""
-    return plan.streamed_rows and plan.stream.dim.name is not None and limits.bucket(plan.m) <= limits.te and part_block(plan, limits) > 0
+    few = limits.bucket(plan.m) <= min(limits.te, MOST)
+    return plan.streamed_rows and plan.stream.dim.name is not None and few and part_block(plan, limits) > 0
 
 
 def part_size(limits: Limits) -> int:

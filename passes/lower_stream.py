@@ -102,7 +102,8 @@ class Streamed(Matrix):
         def block(i: Value, stage: Value, wstage: Value, carried: list[Value], *after: Value) -> Sequence[Value]:
             return self._step(i, stage, wstage, carried, following, *after)
 
-        k.pipe(w, self.tiles.bk, self._begin(), self._span, copy, block, private=False, stages=self.stages, teams=self.teams, ahead=item)
+        k.pipe(w, self.tiles.bk, self._begin(), self._span, copy, block, private=False, stages=self.stages, teams=self.teams,
+               mates=self.mates, ahead=item)
 
     def _step(self, i: Value, stage: Value, wstage: Value, carried: list[Value], following: Share,
               next_w: Value, next_i: Value, next_stage: Value, next_wstage: Value) -> Sequence[Value]:

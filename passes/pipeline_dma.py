@@ -50,18 +50,19 @@ class _Pipe:
         self.span, self.copy, self.compute = pipe.regions[:3]
         step, stages, teams = pipe.attrs["step"], pipe.attrs["stages"], pipe.attrs.get("teams", 1)
         assert isinstance(step, int) and isinstance(stages, int) and isinstance(teams, int)
-        self.step, self.stages, self.teams = step, stages, teams
+        mates = pipe.attrs.get("mates", func.warps // teams)
+        assert isinstance(mates, int)
+        self.step, self.stages, self.mates = step, stages, mates
         self.w = loop.regions[0].args[0]
 
     def meet(self) -> None:
         k = self.k
         if self.pipe.attrs["private"]:
             return
-        if self.teams == 1:
+        if self.mates == self.func.warps:
             k.bar(0)
         else:
-            mates = self.func.warps // self.teams
-            k.bar(0, k.idx("div", k.special("warp"), mates), mates)
+            k.bar(0, k.idx("div", k.special("warp"), self.mates), self.mates)
 
     def after(self, stage: Value) -> Value:
         k = self.k
@@ -144,7 +145,7 @@ class _Deep(_Pipe):
     def expand(self) -> None:
         k, depth = self.k, self.pipe.attrs["depth"]
         transfers = sum(op.name in ("dma.load", "dma.gather") for op in self.copy.walk())
-        per_warp = transfers if self.pipe.attrs["private"] else -(-transfers // (self.func.warps // self.teams))
+        per_warp = transfers if self.pipe.attrs["private"] else -(-transfers // self.mates)
         assert isinstance(depth, int) and self.stages > depth
 
         def before() -> list[Value]:

@@ -51,6 +51,17 @@ def test_meaning_before_is_meaning_after(name, data):
     check_passes(KERNELS[name], sizes, facts(te, 128, data.draw(st.integers(1, 3), label="warps")), arrays, scalars, look)
 
 
+@settings(max_examples=10, deadline=None)
+@given(name=st.sampled_from(["attention", "lse"]), data=st.data())
+def test_warps_that_share_a_block_keep_the_meaning(name, data):
+    """One team of all warps: half of them a product ahead, across work items."""
+    sizes = {n: data.draw(st.integers(1, 2 if n in "BGR" else 19), label=n) for n in KERNELS[name].func.dim_names()}
+    te, warps = data.draw(st.sampled_from([4, 8]), label="te"), data.draw(st.integers(2, 4), label="warps")
+    scalars = {"scale": 0.3} if name == "attention" else {}
+    passes = [Tile(wm=warps) if p.name == "tile" else p for p in PIPELINE]
+    assert check_passes(KERNELS[name], sizes, facts(te, 128, warps), scalars=scalars, passes=passes) == "ok"
+
+
 def test_pass_text_round_trip():
     assert print_passes(parse_passes("simplify, tile{bk=64 , wm=2},grid")) == "simplify,tile{wm=2,bk=64},grid"
     assert print_passes(parse_passes(print_passes(PIPELINE))) == print_passes(PIPELINE) == ",".join(PASSES)

@@ -352,14 +352,15 @@ def meaning(units: Sequence[Unit], arrays: Mapping[str, Any], scalars: Mapping[s
 
 
 def check_passes(k: Kernel, dims: Mapping[str, int], facts: Facts, arrays: Mapping[str, Any] | None = None, scalars: Mapping[str, Any] | None = None,
-                 look: Callable[[Pass, Sequence[Unit]], None] = lambda p, units: None, first: str = "expand") -> str:
+                 look: Callable[[Pass, Sequence[Unit]], None] = lambda p, units: None, first: str = "expand",
+                 passes: Sequence[Pass] = PIPELINE) -> str:
     """After every pass from `first` on the meaning is within the float64 bounds of the program, and passes over level K change no bit.
     "ok", or the code of a refusal."""
     func, scalars = k.func, scalars or {}
     if arrays is None:
         arrays = dict(zip([p.name for p in func.params if not p.keyword], random_inputs(func, dims), strict=True))
     refs, bounds = reference(func, arrays, scalars, dims=dims)
-    names, tiled = [p.name for p in PIPELINE], []
+    names, tiled = [p.name for p in passes], []
 
     def after(p: Pass, units: Sequence[Unit], _seconds: float) -> None:
         look(p, units)
@@ -376,7 +377,7 @@ def check_passes(k: Kernel, dims: Mapping[str, int], facts: Facts, arrays: Mappi
                 raise Failure(f"{p.name} changes bytes: passes over level K move work in time and place, never a bit of the result")
 
     try:
-        run_passes([func], PIPELINE, Context(facts, dict(dims), {n: bucket(v) for n, v in dims.items()}), after)
+        run_passes([func], passes, Context(facts, dict(dims), {n: bucket(v) for n, v in dims.items()}), after)
     except RvgpuError as e:
         if refused(e):
             return e.code

@@ -244,23 +244,41 @@ def st64(a: int, x: int) -> None:
 
 
 # Loops of our own instead of calls into the C library: the JIT's linker does not always resolve those. "no-builtins" keeps LLVM from
-# turning them back into calls; it vectorises them.
-_COPY = """define internal void @rv_copy(ptr %d, ptr %s, i64 %n) "no-builtins" {
+# turning them back into calls.
+def _copy_loop(n: int, longer: int) -> str:
+    """The part of rv_copy that goes on where steps of `longer` bytes ended, n bytes a step."""
+    return f"""
+  %least{n} = sub i64 %n, {n}
+  %any{n} = icmp sle i64 %at{longer}, %least{n}
+  br i1 %any{n}, label %body{n}, label %end{n}
+body{n}:
+  %i{n} = phi i64 [ %at{longer}, %end{longer} ], [ %j{n}, %body{n} ]
+  %from{n} = getelementptr i8, ptr %s, i64 %i{n}
+  %to{n} = getelementptr i8, ptr %d, i64 %i{n}
+  %x{n} = load <{n} x i8>, ptr %from{n}, align 1
+  store <{n} x i8> %x{n}, ptr %to{n}, align 1
+  %j{n} = add nsw i64 %i{n}, {n}
+  %more{n} = icmp sle i64 %j{n}, %least{n}
+  br i1 %more{n}, label %body{n}, label %end{n}
+end{n}:
+  %at{n} = phi i64 [ %at{longer}, %end{longer} ], [ %j{n}, %body{n} ]"""
+
+
+# (what overlaps less than a step of 64 bytes ahead of s goes byte by byte)
+_COPY = f"""define internal void @rv_copy(ptr %d, ptr %s, i64 %n) "no-builtins" {{
 entry:
-  %none = icmp slt i64 %n, 1
-  br i1 %none, label %done, label %body
-body:
-  %i = phi i64 [ 0, %entry ], [ %j, %body ]
-  %from = getelementptr i8, ptr %s, i64 %i
-  %to = getelementptr i8, ptr %d, i64 %i
-  %x = load i8, ptr %from
-  store i8 %x, ptr %to
-  %j = add nsw i64 %i, 1
-  %more = icmp slt i64 %j, %n
-  br i1 %more, label %body, label %done
-done:
+  %d0 = ptrtoint ptr %d to i64
+  %s0 = ptrtoint ptr %s to i64
+  %ahead = sub i64 %d0, %s0
+  %near = icmp ult i64 %ahead, 64
+  br i1 %near, label %end8, label %end0
+end0:
+  %at0 = phi i64 [ 0, %entry ]{_copy_loop(64, 0)}{_copy_loop(16, 64)}{_copy_loop(4, 16)}
+  br label %end8
+end8:
+  %at8 = phi i64 [ 0, %entry ], [ %at4, %end4 ]{_copy_loop(1, 8)}
   ret void
-}"""
+}}"""
 _ZERO = """define internal void @rv_zero(ptr %d, i64 %n) "no-builtins" {
 entry:
   %none = icmp slt i64 %n, 1

@@ -68,6 +68,16 @@ def observe(p: int) -> int:
     return ld64(p)
 
 
+def _prefetch(let: Let, emit: Any, dec: Any, p: str) -> None:
+    dec("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    emit(f"call void @llvm.prefetch.p0(ptr {pointer(let, p)}, i32 0, i32 3, i32 1)")
+
+
+@prim(_prefetch)
+def prefetch(p: int) -> None:
+    """Host memory at p, which need not be anyone's, will be read soon."""
+
+
 # -- groups: n neighbouring 64-bit numbers from p on, in one step where n is 1, 2, 4 or 8
 def _group_step(let: Let, dec: Any, k: int, op: str, p: str, x: str) -> str:
     """The code for k numbers at pointer p: returns the greatest (`most`), or stores what becomes of them."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import copy, imax, ld8, ld16, ld32, ld64, sext, st8, st16, st32, st64, wrap, zero
+from rvgpu.isa.prims import copy, imax, imin, ld8, ld16, ld32, ld64, sext, st8, st16, st32, st64, wrap, zero
+from rvgpu.isa.prims_host import prefetch
 from rvgpu.sim.guard import may_store
-from rvgpu.sim.memory import l2_line, record
-from rvgpu.sim.state import AT_BARRIER, CAUSE, F_ARRIVALS, F_BARRIER, F_CONTROL, F_DMA, F_MEMORY, RUN, WARP_BYTES, Core, Gpu, Warp
-from rvgpu.sim.translate import ptr
+from rvgpu.sim.memory import expect, l2_line, record
+from rvgpu.sim.state import AT_BARRIER, CAUSE, F_ARRIVALS, F_BARRIER, F_CONTROL, F_DMA, F_MEMORY, HOST_LINE, RUN, WARP_BYTES, Core, Gpu, Warp
+from rvgpu.sim.translate import address, apart, lanes, ptr
 
 SRC, DST, ROWS, ROW_BYTES, SRC_STRIDE, DST_STRIDE, FILL_ROWS, FILL_BYTES, INDEX = 8, 9, 10, 11, 12, 13, 14, 15, 16
 SPM = 0x1000_0000
+TURNED = 32  # rows that are transposed together
 UNIT_DMA = 15  # in a trace event: a transfer, not an instruction
 C_DMA, C_BARRIER = CAUSE["data.dma"], CAUSE["barrier"]
 
@@ -110,15 +112,42 @@ def bad(w: Warp, addr: int) -> int:
     return 0
 
 
-def element(d: int, s: int, size: int) -> int:
-    if size == 1:
+def element(d: int, s: int, EACH: int) -> int:
+    if EACH == 1:
         st8(d, ld8(s))
-    elif size == 2:
+    elif EACH == 2:
         st16(d, ld16(s))
-    elif size == 4:
+    elif EACH == 4:
         st32(d, ld32(s))
     else:
         st64(d, ld64(s))
+    return 0
+
+
+@apart
+def turn(c: Core, w: Warp, g: Gpu, end: int, n: int, fill_rows: int, nbytes: int, size: int) -> int:
+    """Transposes the last n rows before number `end`, whose host addresses stand in `tmp`: together, because what lies side by side at the
+    destination comes from different rows."""
+    if size == 1:
+        return turn_elements(c, w, g, end, n, fill_rows, nbytes, 1)
+    if size == 2:
+        return turn_elements(c, w, g, end, n, fill_rows, nbytes, 2)
+    if size == 4:
+        return turn_elements(c, w, g, end, n, fill_rows, nbytes, 4)
+    return turn_elements(c, w, g, end, n, fill_rows, nbytes, 8)
+
+
+def turn_elements(c: Core, w: Warp, g: Gpu, end: int, n: int, fill_rows: int, nbytes: int, EACH: int) -> int:
+    """A line of each row comes to `tmp` first, so that rows which the host's cache keeps in one place are read once."""
+    rows, lines = address(w.tmp), address(w.tmp) + 8 * TURNED
+    for piece in range(0, nbytes, HOST_LINE):
+        part = imin(HOST_LINE, nbytes - piece)
+        for i in range(n):
+            copy(lines + HOST_LINE * i, ld64(rows + 8 * i) + piece, part)
+        for at in range(0, part, EACH):
+            d = span(c, w, g, row_at(w, DST, (piece + at) // EACH), fill_rows * EACH, 1) + (end - n) * EACH
+            for i in lanes(n):
+                element(d + i * EACH, lines + HOST_LINE * i + at, EACH)
     return 0
 
 
@@ -148,6 +177,7 @@ def dma_go(c: Core, w: Warp, g: Gpu, cfg: int) -> int:
             if d == 0:
                 return bad(w, row_at(w, DST, k))
             zero(d, fill_rows * size)
+    waiting = 0
     for row in range(fill_rows):
         d = 0
         if transpose == 0:
@@ -159,20 +189,25 @@ def dma_go(c: Core, w: Warp, g: Gpu, cfg: int) -> int:
             if w.ctl[INDEX] != 0:
                 p = span(c, w, g, wrap(w.ctl[INDEX] + 4 * row), 4, 0)
                 if p == 0:
+                    turn(c, w, g, row, waiting, fill_rows, nbytes, size)
                     return bad(w, wrap(w.ctl[INDEX] + 4 * row))
                 index = sext(ld32(p), 32)
             src = row_at(w, SRC, index)
             s = span(c, w, g, src, nbytes, 0)
             if s == 0:
+                turn(c, w, g, row, waiting, fill_rows, nbytes, size)
                 return bad(w, src)
             if transpose != 0:
-                for k in range(nbytes // size):
-                    element(span(c, w, g, row_at(w, DST, k), fill_rows * size, 1) + row * size, s + k * size, size)
+                st64(address(w.tmp) + 8 * waiting, s)
+                waiting += 1
+                if waiting == TURNED or row == rows - 1:
+                    turn(c, w, g, row + 1, waiting, fill_rows, nbytes, size)
+                    waiting = 0
             else:
                 copy(d, s, nbytes)
                 zero(d + nbytes, fill_bytes - nbytes)
             if g.timed != 0:
-                done = imax(done, dma_row(c, g, src, row_at(w, DST, row), nbytes, begin, transpose))
+                done = imax(done, dma_row(c, w, g, src, row_at(w, DST, row), nbytes, begin, transpose))
         elif transpose == 0:
             zero(d, fill_bytes)
     if g.timed != 0:
@@ -189,8 +224,9 @@ def dma_go(c: Core, w: Warp, g: Gpu, cfg: int) -> int:
     return w.tokens
 
 
-def dma_row(c: Core, g: Gpu, src: int, dst: int, nbytes: int, begin: int, transpose: int) -> int:
-    """Time of one row: its DRAM lines at the engine's rate through L2; returns when the last has arrived."""
+def dma_row(c: Core, w: Warp, g: Gpu, src: int, dst: int, nbytes: int, begin: int, transpose: int) -> int:
+    """Time of one row: its DRAM lines at the engine's rate through L2; returns when the last has arrived. The host fetches what the next row of
+    the transfer needs meanwhile."""
     if nbytes <= 0:
         return begin
     at = src - g.base
@@ -202,7 +238,10 @@ def dma_row(c: Core, g: Gpu, src: int, dst: int, nbytes: int, begin: int, transp
     last = (at + nbytes - 1) >> 6
     cost = g.dma_per_line_256 * (g.dma_factor if transpose != 0 else 1)
     done = begin
+    next_row = imax(w.ctl[SRC_STRIDE if write == 0 else DST_STRIDE], 0)
     for line in range(first, last + 1):
+        expect(g, line + (next_row >> 6))
+        prefetch(g.dram + (line << 6) + next_row)
         start = imax(begin << 8, c.dma_free)
         c.dma_free = start + cost
         c.dma_busy += cost

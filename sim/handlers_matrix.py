@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rvgpu.isa.prims import copy, imin, ld8, ld16, ld32, sext, st32, zero
 from rvgpu.isa.prims_float import f_cvt, mm_block, mm_one
+from rvgpu.isa.prims_host import prefetch
 from rvgpu.sim.handlers import host, vreg
 from rvgpu.sim.state import F_MEMORY, F_TILE, F_VTYPE, MM_WAITING, OK, Core, Gpu, Rec, Warp
 from rvgpu.sim.translate import apart, lanes
@@ -96,7 +97,7 @@ def tile_of(w: Warp, g: Gpu, n: int) -> int:
 
 
 def mm_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
-    """f32 += f16, bf16 or f32 products; k ascending; 16-bit products in pairs. Those wait, at most 16 for each tile and all under one
+    """f32 += f16, bf16 or f32 products; k ascending; 16-bit products in pairs. Those wait, at most MM_WAITING for each tile and all under one
     configuration, and are done together: the tile goes through the host's caches once."""
     if w.twiden != 3 - w.sew or SEW < 16 or SEW > 32:
         return F_VTYPE
@@ -168,6 +169,10 @@ def multiply(w: Warp, g: Gpu, tile: int, steps: int, form: int) -> int:
         for column in range(0, n, 32):
             c, x, y = q + 4 * column, a + 4 * row, b + 4 * column
             if column + 32 <= n and row + 1 < tm:
+                prefetch(c + 2 * pitch)
+                prefetch(c + 2 * pitch + 64)
+                prefetch(c + 3 * pitch)
+                prefetch(c + 3 * pitch + 64)
                 mm_block(c, c + pitch, x, y, pitch, steps)
             else:
                 part = 4 * imin(32, n - column)

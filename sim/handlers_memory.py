@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from rvgpu.isa.meaning import mask_bit
 from rvgpu.isa.prims import copy, imax, wrap
+from rvgpu.isa.prims_host import prefetch
 from rvgpu.sim.handlers import host, reshape, vreg
 from rvgpu.sim.handlers_vector import ld, ldb, st, stb
 from rvgpu.sim.state import F_MEMORY, OK, Core, Gpu, Rec, Warp
@@ -39,9 +40,20 @@ def move(c: Core, w: Warp, r: Rec, g: Gpu, n: int, write: int) -> int:
     if write == 1:
         copy(p, d, n)
     else:
+        fetch_next(w, p)
         copy(d, p, n)
     w.mem_bytes = n
     return OK
+
+
+def fetch_next(w: Warp, p: int) -> int:
+    """The host fetches two of its lines from where the load that reads at p reads next, if it goes on in equal steps."""
+    place = w.pc & 31
+    ahead = p + w.mem_addr - w.seen[place]
+    w.seen[place] = w.mem_addr
+    prefetch(ahead)
+    prefetch(ahead + 64)
+    return 0
 
 
 @apart

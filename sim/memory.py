@@ -6,7 +6,7 @@ Times are cycles; the shared queues (L2, DRAM) count in 1/256 cycle so that any 
 from __future__ import annotations
 
 from rvgpu.isa.prims import ctz, imax, ld32, ld64, st32, st64, wrap
-from rvgpu.isa.prims_host import wait_for, way_of
+from rvgpu.isa.prims_host import prefetch, wait_for, way_of
 from rvgpu.sim.state import TRACE_WORDS, Core, Gpu, Queue
 from rvgpu.sim.translate import address, apart, ptr
 
@@ -109,6 +109,16 @@ def catch_up(c: Core, g: Gpu) -> int:
     """Before a core touches what cores share: waits until all turns before its own are over (sim/rounds.py)."""
     wait_for(address(g.progress) + 8 * (16 - 16 * (c.core & 1)), c.must, g.sched_yield)
     c.must = 0
+    return 0
+
+
+def expect(g: Gpu, line: int) -> int:
+    """The host gets its memory ready for an access to a line."""
+    at = g.l2 + (line & (g.l2_sets - 1)) * SET_BYTES
+    prefetch(at)
+    prefetch(at + ORDER)
+    prefetch(at + ARRIVALS)
+    prefetch(at + ARRIVALS + 64)
     return 0
 
 

@@ -15,7 +15,7 @@ CAUSES = ("issued", "data.vector", "data.matrix", "data.exp", "data.scratchpad",
           "barrier", "dispatch", "idle")
 CAUSE = {name: n for n, name in enumerate(CAUSES)}
 HOST_LINE = 64  # bytes of a line of the host's caches
-MM_WAITING = 16  # multiplies on a tile that are done together
+MM_WAITING = 32  # multiplies on a tile that are done together
 
 # what a run ends with
 R_OK, R_FAULT, R_DEADLOCK, R_LIMIT, R_CALL = range(5)
@@ -61,8 +61,8 @@ def to_line(*fields: tuple[str, Any]) -> list[tuple[str, Any]]:
 class Warp(ctypes.Structure):
     """A hart. `shape` packs vl, tm, tk, vtype, vill and whether vstart is 0. The scoreboard has per register when its `first` and its `last`
     element are there, the start of its last reader (`read`) and the cause that waiting for it counts as. Each tile has room for the `operands`
-    of MM_WAITING multiplies that wait; the core's warps share the `panel` in which they are done. `rounding` is the context of exact floating
-    point: mode in force, flags."""
+    of MM_WAITING multiplies that wait; the core's warps share the `panel` in which they are done. `seen`: where vector loads read last, by the
+    low bits of their place, for the host to guess where they read next. `rounding` is the context of exact floating point: mode in force, flags."""
 
     _fields_ = to_line(*to_line(
         ("state", I64), ("pc", I64), ("next", I64), ("now", I64), ("earliest", I64), ("why", I64), ("shape", I64),
@@ -74,7 +74,7 @@ class Warp(ctypes.Structure):
         ("mem_count", I64), ("fcsr", I64), ("macs", I64), ("bar", I64), ("tokens", I64), ("token_last", I64),
         ("x", I64 * 32), ("f", I64 * 32), ("first", I64 * REGS), ("last", I64 * REGS), ("read", I64 * REGS),
         ("cause", U8 * REGS)), ("v", U8 * 4096), ("tmp", U8 * 8192),
-        ("ctl", I64 * 32), ("token_time", I64 * 64), ("rounding", I64 * 2), ("tokens_seen", I64),
+        ("seen", I64 * 32), ("ctl", I64 * 32), ("token_time", I64 * 64), ("rounding", I64 * 2), ("tokens_seen", I64),
         # machine mode (sim/csr.py, sim/trap.py); `reserved` is 1 + the address of a reservation, 0: none
         *((name, I64) for name in ("priv", "off", "mstatus", "mtvec", "mepc", "mcause", "mtval", "mscratch", "mie", "mcounteren",
                                    "mcountinhibit", "cycle_base", "instret_base", "retired", "reserved")), ("pmp", I64 * 32))

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rvgpu.isa.prims import copy
 from rvgpu.isa.prims_float import mm_block, mm_pairs
-from rvgpu.isa.prims_host import at_least, fill, later, most, most_of, observe, publish, wait_for, way_of
+from rvgpu.isa.prims_host import at_least, fill, later, most, most_of, observe, prefetch, publish, wait_for, way_of
 from rvgpu.sim.engine import Engine
 from rvgpu.sim.translate import Unit
 
-TESTED = {"most", "most_of", "fill", "at_least", "later", "way_of", "mm_block", "wait_for", "publish", "observe"}
+TESTED = {"most", "most_of", "fill", "at_least", "later", "way_of", "mm_block", "copy", "prefetch", "wait_for", "publish", "observe"}
 Function = Callable[..., int]
 
 
@@ -54,6 +55,16 @@ def run_mm_block(c0: int, c1: int, a: int, b: int, pitch: int, steps: int) -> in
     return 0
 
 
+def run_prefetch(p: int, x: int) -> int:
+    prefetch(p + x)
+    return x
+
+
+def run_copy(d: int, s: int, n: int) -> int:
+    copy(d, s, n)
+    return 0
+
+
 def run_hand_over(p: int, x: int, idle: int) -> int:
     publish(p, x)
     wait_for(p, x - 1, idle)
@@ -62,7 +73,7 @@ def run_hand_over(p: int, x: int, idle: int) -> int:
 
 @cache
 def compiled() -> dict[str, Any]:
-    functions = (run_most, run_most_of, run_fill, run_at_least, run_later, run_way_of, run_mm_block, run_hand_over)
+    functions = (run_most, run_most_of, run_fill, run_at_least, run_later, run_way_of, run_mm_block, run_copy, run_prefetch, run_hand_over)
     own, unit = Engine(), Unit()
     for fn in functions:
         unit.add(fn, name=fn.__name__)
@@ -110,6 +121,22 @@ def test_place_of_a_tag(tags, x, high):
     tags = [t + high if t else 0 for t in tags]
     got, _ = both(run_way_of, np.array(tags, np.uint32), (0,), (x + high,))
     assert got == (tags.index(x + high) if x + high in tags else 16)
+
+
+@given(d=st.integers(0, 330), s=st.integers(0, 330), n=st.integers(-1, 300))
+def test_copy_goes_byte_by_byte(d, s, n):
+    start = np.random.default_rng(n + 1).integers(0, 256, 640, np.uint8)
+    want = start.copy()
+    for i in range(n):
+        want[d + i] = want[s + i]
+    assert (both(run_copy, start, (d, s), (n,))[1] == want).all()
+
+
+@pytest.mark.parametrize("far", [0, 1 << 50])
+def test_prefetch_of_memory_that_nobody_has(far):
+    start = np.arange(16)
+    got, out = both(run_prefetch, start, (8,), (far,))
+    assert got == far and (out == start).all()
 
 
 @settings(max_examples=12, deadline=None)

@@ -126,7 +126,7 @@ def element(d: int, s: int, EACH: int) -> int:
 
 @apart
 def turn(c: Core, w: Warp, g: Gpu, end: int, n: int, fill_rows: int, nbytes: int, size: int) -> int:
-    """Transposes the last n rows before number `end`, whose host addresses stand in `tmp`: together, because what lies side by side at the
+    """Transposes the last n rows before number `end`, whose addresses stand in `tmp`: together, because what lies side by side at the
     destination comes from different rows."""
     if size == 1:
         return turn_elements(c, w, g, end, n, fill_rows, nbytes, 1)
@@ -143,7 +143,7 @@ def turn_elements(c: Core, w: Warp, g: Gpu, end: int, n: int, fill_rows: int, nb
     for piece in range(0, nbytes, HOST_LINE):
         part = imin(HOST_LINE, nbytes - piece)
         for i in range(n):
-            copy(lines + HOST_LINE * i, ld64(rows + 8 * i) + piece, part)
+            copy(lines + HOST_LINE * i, span(c, w, g, ld64(rows + 8 * i), nbytes, 0) + piece, part)
         for at in range(0, part, EACH):
             d = span(c, w, g, row_at(w, DST, (piece + at) // EACH), fill_rows * EACH, 1) + (end - n) * EACH
             for i in lanes(n):
@@ -198,7 +198,7 @@ def dma_go(c: Core, w: Warp, g: Gpu, cfg: int) -> int:
                 turn(c, w, g, row, waiting, fill_rows, nbytes, size)
                 return bad(w, src)
             if transpose != 0:
-                st64(address(w.tmp) + 8 * waiting, s)
+                st64(address(w.tmp) + 8 * waiting, src)
                 waiting += 1
                 if waiting == TURNED or row == rows - 1:
                     turn(c, w, g, row + 1, waiting, fill_rows, nbytes, size)

@@ -33,7 +33,7 @@ RULES: dict[str, Rule] = {  # by kind: the rule and what it is bound to beside w
     "sf_vsettn": (sc.vset, {}), "sf_vsettm": (sc.vset, {}), "sf_vsettk": (sc.vset, {}),
     "v_vv": (ve.lanes, VV), "v_vx": (ve.lanes, VX), "v_vi": (ve.lanes, V), "v_vf": (ve.lanes, VF), "vunary": (ve.lanes, V),
     "vmac_vv": (ve.lanes, {**VV, "D": 1}), "vmac_vx": (ve.lanes, {**VX, "D": 1}), "vmac_vf": (ve.lanes, {**VF, "D": 1}),
-    "vmv_vv": (ve.lanes, {"A": 0, "B": 1}), "vmv_vx": (ve.lanes, {"A": 0, "X": 1}), "vmv_vi": (ve.lanes, {"A": 0}),
+    "vmv_vv": (ve.copied, {"A": 0, "B": 1}), "vmv_vx": (ve.lanes, {"A": 0, "X": 1}), "vmv_vi": (ve.lanes, {"A": 0}),
     "vmv_vf": (ve.lanes, {"A": 0, "F": 1}), "vid": (ve.lanes, {"A": 0}), "vcvt_fi": (ve.lanes, V), "vcvt_if": (ve.lanes, V),
     "vmerge_vv": (ve.merge, VV), "vmerge_vx": (ve.merge, VX), "vmerge_vi": (ve.merge, V), "vmerge_vf": (ve.merge, VF),
     "vcmp_vv": (ve.compare, VV), "vcmp_vx": (ve.compare, VX), "vcmp_vi": (ve.compare, V), "vcmp_vf": (ve.compare, VF),

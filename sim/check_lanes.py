@@ -194,16 +194,35 @@ def begin_mask(s: Shadow, g: Gpu, reg: int) -> int:
 
 @apart
 def end_mask(w: Warp, g: Gpu, s: Shadow, reg: int, n: int) -> int:
-    """Bits from n on are agnostic. A byte of the register counts as undefined when all its bits are."""
-    at, d = mask_at(s, reg), vbits(s, g, reg)
+    """Bits from n on are agnostic."""
+    at = mask_at(s, reg)
     for i in range(n & ~63, g.vlenb * 8, 64):
         keep = low(n - i) if n > i else 0
         st64(at + (i >> 3), ld64(at + (i >> 3)) | ~keep)
+    s.v_from[reg] = origin(O_AGNOSTIC, w, 0)
+    return bytes_of_mask(g, s, reg)
+
+
+def bytes_of_mask(g: Gpu, s: Shadow, reg: int) -> int:
+    """A byte of a mask register counts as undefined when all its bits are."""
+    at, d = mask_at(s, reg), vbits(s, g, reg)
     for i in range(g.vlenb):
         bit = (ld8(at + i) == 255) << (i & 7)
         st8(d + (i >> 3), (ld8(d + (i >> 3)) & ~(1 << (i & 7))) | bit)
-    s.v_from[reg] = origin(O_AGNOSTIC, w, 0)
     return OK
+
+
+@apart
+def copy_mask(w: Warp, g: Gpu, s: Shadow, rd: int, rs: int, n: int) -> int:
+    """The first n bits of mask register rs; those beyond stay, or are agnostic."""
+    begin_mask(s, g, rd)
+    at, of = mask_at(s, rd), mask_at(s, rs)
+    for i in range(0, g.vlenb * 8, 64):
+        new, old = ld64(of + (i >> 3)), ld64(at + (i >> 3))
+        keep = low(n - i) if n > i else 0
+        st64(at + (i >> 3), (new & keep) | ((old | -((w.vtype >> 6) & 1)) & ~keep))
+    s.v_from[rd] = s.v_from[rs]
+    return bytes_of_mask(g, s, rd)
 
 
 @apart

@@ -12,6 +12,7 @@ from rvgpu.sim.check_lanes import (
     active,
     begin_mask,
     blame,
+    copy_mask,
     copy_registers,
     defined_mask,
     dirty,
@@ -107,6 +108,14 @@ def lanes(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     elif C == 0 and r.vm == 0 and w.vtype & 128 != 0:
         masked_off(w, r, g, s)
     return settled(w, r, g, s, SEW >> 3)
+
+
+def copied(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
+    """Elements as they are; those of a mask in one register keep what is known of each bit."""
+    s = ptr(Shadow, of(w, g))
+    if (s.masks >> r.rs1) & 1 == 0 or w.lmul8 > 8:
+        return lanes(c, w, r, g)
+    return OK if w.vl == 0 else copy_mask(w, g, s, r.rd, r.rs1, w.vl * SEW)
 
 
 @apart

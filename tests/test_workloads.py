@@ -129,8 +129,6 @@ LONG = [
     Case("loss", {"V": 50001, "T": 3}, 3, body(
         "x: bf16[T, V], ids: i32[T]", "f32", "return mean(logsumexp(x, over=V) - take(x, ids, along=V), over=T)")),
 ]
-# checked mode takes a mask that is copied with the bits behind vl for agnostic
-MASK_COPIES = ("cross_entropy", "argmax and logsumexp", "logsumexp", "loss")
 
 
 def run(case: Case, machine: str = "base", **more):
@@ -143,7 +141,7 @@ def run(case: Case, machine: str = "base", **more):
 
 @pytest.mark.parametrize("case", [*CASES, *PLACES, *LONG], ids=lambda c: c.name)
 def test_checked(case):
-    r = run(case, sanitize=case.name not in MASK_COPIES)
+    r = run(case, sanitize=True)
     assert r.stats["check"]["passed"], r.stats["check"]
     assert len(r.stats["launches"]) == case.launches
 

@@ -93,7 +93,7 @@ def test_gemm(vlen, te, dtype):
 def test_gemm_with_an_epilogue(vlen, te):
     """erf on every result costs registers after the products, none between them."""
     inner = listing(Kernel(ZOO["gemm_bias_gelu"], {}), vlen, te, GEMM).inner_loops()
-    assert len(inner) == 2 and not any(spills(body) or reloads(body) for body in inner)
+    assert inner and not any(spills(body) or reloads(body) for body in inner)  # one for each way in which tiles are ragged
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "f16", "f32"])
@@ -222,6 +222,8 @@ def lane_ops(vlen, te, dtypes):
             both = k.load(x, vl, axis=1, lanes=2 * te)
             for j in (0, 1):
                 put(k.part(k.nibble(both, j, vl), j))
+        for j in (0, 1):
+            put(k.part(k.join([p, q]), j))
         for op in ("sum", "max", "min") if d.bits == 32 else ("max", "min"):
             keep(k.xred(op, p, vl))
         for to in (DType.f32, DType.f16, DType.bf16, DType.i32, DType.i16, DType.i8, DType.u8, DType.i1):
@@ -303,17 +305,20 @@ def test_rows(vlen, exp):
     for name, dims in (("row_softmax", {"M": 64, "N": 1000}), ("rmsnorm", {"T": 64, "D": 1000}), ("rope", {"B": 1, "S": 64, "H": 2, "F": 32})):
         lines = listing(Kernel(ZOO[name], {}), vlen, vlen // 8, dims, **{"exp.present": exp})
         assert any(n == "sf.vfexp.v" for n, _ in lines) == (exp and name == "row_softmax")
-        assert len(spills(lines)) <= (0 if exp or name != "row_softmax" else 4)
+        # a row of 1000 stands in registers: at most one group of them goes to the stack, once a row
+        assert len(spills(lines)) <= (1 if exp or name != "row_softmax" else 4)
+        assert not any(spills(body) for body in lines.inner_loops())
 
 
 @pytest.mark.parametrize("dims", [{"M": 1024, "N": 1024, "K": 1024}, {"M": 1000, "N": 777, "K": 513}], ids=["whole tiles", "ragged"])
 def test_inner_loop_of_the_gemm(dims):
-    """At most 40 instructions for a step of 2 x 2 whole tiles (41 in the variant for masked edges), no spill and no reload: no stack in the loop."""
+    """At most 40 instructions for a step of 2 x 2 whole tiles (41 in the variant for masked edges) and 38 for one of 1 x 3, no spill and no reload:
+    no stack in the loop."""
     lines = listing(Kernel(ZOO["gemm"], {}), 512, 64, dims)
     inner = lines.inner_loops()
     assert inner
-    lengths = [len(body) / (sum(x == "sf.mm.f.f" for x, _ in body) / 4) for body in inner]
-    assert min(lengths) <= 40 and max(lengths) <= 41, lengths
+    for body in inner:
+        assert len(body) <= {4: 41, 3: 38}[sum(x == "sf.mm.f.f" for x, _ in body)], body
     assert not any("(sp)" in t for body in inner for _, t in body)
 
 

@@ -144,7 +144,7 @@ def rows_more(text):
 
 
 GEMM, ATTENTION = {"M": 200, "N": 200, "K": 200}, {"B": 1, "G": 1, "R": 2, "S": 40, "T": 90, "D": 32}
-PASSES = {"gemm": "+tile{wm=1,wn=2,im=1,jn=2,bk=32}"}  # two warps meet at a barrier
+PASSES = {"gemm": "+tile{wm=1,wn=2,im=1,jn=2,bk=32}", "attention": "+tile{wm=4}"}  # warps that meet at barriers
 MUTANTS = {  # name: kernel of the zoo, dims, the change, the finding's kind, line and the other party's line
     "gemm_without_wait": ("gemm", GEMM, without(r"dma\.wait"), "race", 3, 3),
     "gemm_without_barrier": ("gemm", GEMM, without(r"bar\(.*id=0"), "race", 3, 3),

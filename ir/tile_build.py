@@ -212,8 +212,8 @@ class K:
         then, when they are there, body(i, stage, wstage, carried) -> next carried. `stage` goes round 0 .. stages - 1 by
         steps, `wstage` every work item; the span and copy regions use only their arguments and values from outside
         grid.work. Either every work item has a step or none has. `private`: each warp copies for itself (no
-        barriers); `teams`, `mates`: those of grid.work. The transfers of `depth` steps are under way (more than one: with equally many of each warp
-        in every step, or none; span the same for all items, and no use of wstage).
+        barriers); `teams`, `mates`: those of grid.work. The transfers of `depth` steps are under way (more than one: number n of every step is
+        that of mate n % mates; span the same for all items, and no use of wstage).
 
         `ahead`: a body may use the step after its own too, which is the next work item's first at the end of one:
         body(i, stage, wstage, carried, next w, next i, next stage, next wstage) runs when that step's transfers are there as

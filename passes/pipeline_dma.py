@@ -145,7 +145,6 @@ class _Deep(_Pipe):
     def expand(self) -> None:
         k, depth = self.k, self.pipe.attrs["depth"]
         transfers = sum(op.name in ("dma.load", "dma.gather") for op in self.copy.walk())
-        per_warp = transfers if self.pipe.attrs["private"] else -(-transfers // self.mates)
         assert isinstance(depth, int) and self.stages > depth
 
         def before() -> list[Value]:
@@ -153,6 +152,7 @@ class _Deep(_Pipe):
             self.lo, self.hi = _inline(k, self.span, [self.first])
             self.end = k.idx_select(k.cmp("lt", self.lo, self.hi), self.count, 0)
             self.zero = zero
+            self.each = self.share(transfers)
             at = [zero, self.first, self.lo, zero]
             for _ in range(depth):
                 at = self.fetch(at)
@@ -164,13 +164,21 @@ class _Deep(_Pipe):
             def block(i: Value, values: list[Value]) -> list[Value]:
                 stage, under_way, *at = values[:5]
                 left = k.idx("sub", under_way, 1)
-                k.dma_wait(k.idx("mul", left, per_warp) if per_warp > 1 else left)
+                k.dma_wait(left if self.each == 1 else k.idx("mul", left, self.each))
                 self.meet()
                 at = self.fetch([left, *at])
                 return [self.after(stage), *at, *self.body([i, stage, self.zero, *values[5:]])]
 
             out = k.for_(self.lo, self.hi, self.step, [*carried, *self.pipe.operands[1:]], block)
         self.replace(inner, out[5:], out[:5])
+
+    def share(self, transfers: int) -> Value | int:
+        """This warp's transfers of a step: number n is that of mate n % mates."""
+        k, mates = self.k, self.mates
+        if self.pipe.attrs["private"] or transfers % mates == 0:
+            return transfers if self.pipe.attrs["private"] else transfers // mates
+        mate = k.idx("rem", k.special("warp"), mates)
+        return k.idx("div", k.idx("sub", transfers + mates - 1, mate), mates)
 
     def fetch(self, at: list[Value]) -> list[Value]:
         """Starts the copy at `at` (steps under way, item, position, stage) unless there is none; where the next one is."""

@@ -392,5 +392,5 @@ class Lanes:
             init = one.splat(Val(v.elem, str({"sum": 0, "max": low, "min": high}[kind])))
             name = "vredsum" if kind == "sum" else self.signed(f"vred{kind}")
         frm = [Val("i64", "7")] if name == "vfredusum" else []
-        out = self.w.call(one.v, f"llvm.riscv.{name}.{one.v.mangled}.{v.mangled}.i64", [self.w.poison(one.v), x, init, *frm, self.vl])
+        out = self.w.call(one.v, f"llvm.riscv.{name}.{one.v.mangled}.{v.mangled}.i64", [init, x, init, *frm, self.vl])
         return self.w.let(v.elem, f"extractelement {out}, i64 0")

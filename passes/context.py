@@ -89,12 +89,13 @@ class Remark:
 @dataclass(frozen=True)
 class Price:
     """Estimated cycles of a launch, and for how many of them a core needs each of its resources ("chain": one warp's own latencies). `fixed`:
-    what a launch costs however long its `items` take."""
+    what a launch costs however long its `items` take, of which a core's `teams` have one each at a time."""
 
     cycles: float
     busy: Mapping[str, float]
     items: int = 0
     fixed: float = 0.0
+    teams: int = 1
 
     @property
     def limit(self) -> str:

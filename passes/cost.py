@@ -131,7 +131,7 @@ def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     dram = batch * (m * (n + wide) + r * (n * len(plan.products) + wide)) * plan.dtype.bits / 8 / f.dram_bytes
     staged = sum(b * (f.transpose_factor if across else 1) for b, across, _ in _operand_bytes(plan, limits, t))
     fixed = f.launch + START + f.dram_latency + staged / f.dma_bytes
-    return Price(fixed + max(work, dram) + 0.1 * min(work, dram), busy | {"DRAM": dram}, items, fixed)
+    return Price(fixed + max(work, dram) + 0.1 * min(work, dram), busy | {"DRAM": dram}, items, fixed, teams(plan, limits, t))
 
 
 def _step(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles, rows: list[int], active: float) -> dict[str, float]:

@@ -27,6 +27,7 @@ WORTH = 1.5  # times the cycles predicted for the model's pick: what is predicte
 SAMPLED = 2_000_000  # predicted cycles of a launch from which on a sample is measured
 SAMPLE_CYCLES = 1_000_000  # about as long is the sample
 ROUNDS = 4  # work items of a core that a sample has at least
+TEAM_ROUNDS = 32  # the same of a team in attention: causal items go from long to short, every n-th of k is off by up to (n - 1) / 2 k
 MARGIN = 0.03
 LIMIT = 3  # times the cycles predicted for the model's pick, after which a measurement is given up
 
@@ -126,9 +127,10 @@ def tune_kernel(p: Problem, name: str, options: Sequence[tuple[Tiling, Price]], 
 
 def request(t: Tiling, price: Price, cores: int, base: float | None) -> Request:
     """How a tiling is measured: whole, or every n-th work item; `base`: cycles of the model's pick, which itself has no limit."""
-    sample, rounds = 1, -(-price.items // cores)
-    if price.cycles > SAMPLED and rounds >= 2 * ROUNDS:
-        most = min(round(price.cycles / SAMPLE_CYCLES), rounds // ROUNDS)
+    sample, rounds = 1, -(-price.items // (cores * price.teams))
+    least = ROUNDS if price.teams == 1 else TEAM_ROUNDS
+    if price.cycles > SAMPLED and rounds >= 2 * least:
+        most = min(round(price.cycles / SAMPLE_CYCLES), rounds // least)
         sample = max((n for n in range(2, most + 1) if rounds % n == 0), default=most)  # every core's share is then represented alike
     return Request(fields_of(t), price.items, price.fixed, sample, None if base is None else round(LIMIT * base) + 20_000)
 

@@ -38,7 +38,7 @@ KERNELS = {  # name: (arguments and result, body); the last expression is return
     "halves": ("x: f32[M, T]) -> f32[M]", "m = amax(x, over=T)\n    return sum(exp(0.5 * (x - m)), over=T)"),
     "mirrored": ("x: f32[M, T]) -> f32[M]", "m = amin(x, over=T)\n    return sum(exp(m - x), over=T)"),
     "guarded": ("x: f32[M, T], y: f32[T]) -> f32[M]", "m = amax(x, over=T)\n    return sum(where(y > 0, exp(x - m), 0.0), over=T)"),
-    "over_a_total": ("x: f32[M, T], y: f32[T]) -> f32[M]", "e = exp(x - amax(x, over=T))\n    return sum(e / sum(e, over=T) * y, over=T)"),
+    "over_a_total": ("x: f32[M, T], y: f32[T]) -> f32[M]", "e = exp(x - amax(x, over=T))\n    return sum(e / (sum(e, over=T) + 1) * y, over=T)"),
     "over_an_x": ("x: f32[M, T], y: f32[T]) -> f32[M]", "return sum(exp(x - amax(x, over=T)) / (abs(y) + 1), over=T)"),
     "mean_less_x": ("x: f32[M, T], y: f32[T]) -> f32[M]", "return sum((mean(x, over=T) - x) * y, over=T)"),
     "difference": ("x: f32[M, T], y: f32[T]) -> f32[M]", "e = exp(x - amax(x, over=T))\n    return sum(e * y - e, over=T)"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rvgpu.cli import main
+from rvgpu.passes.pipeline import parse_passes
 from rvgpu.runtime.inputs import random_inputs
 from rvgpu.runtime.kernel import Kernel, load_file
 from rvgpu.sim.hot import hottest
@@ -22,7 +23,7 @@ SIZES = " ".join(f"-D {d}={n}" for d, n in DIMS.items())
 @pytest.fixture(scope="module")
 def run():
     kernel = Kernel(load_file(ZOO)["gemm_bias_gelu"])
-    return kernel.compile("base").run(*random_inputs(kernel.func, DIMS))
+    return kernel.compile("base", passes=parse_passes("+tile{wm=2,wn=2}")).run(*random_inputs(kernel.func, DIMS))
 
 
 def test_the_rows_add_up_to_the_trace(run):

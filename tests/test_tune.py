@@ -105,8 +105,8 @@ def _remarks(c, binding):
 
 # -- samples
 
-@pytest.mark.parametrize("name,dims", [("gemm", dict(M=1024, N=2048, K=512)), ("attention", dict(B=1, G=8, R=4, S=1024, T=1024, D=64)),
-                                       ("attention_full", dict(B=2, G=8, R=2, S=512, T=512, D=64))])
+@pytest.mark.parametrize("name,dims", [("gemm", dict(M=1024, N=2048, K=512)), ("attention", dict(B=1, G=8, R=4, S=1024, T=1024, D=128)),
+                                       ("attention_full", dict(B=4, G=8, R=4, S=1024, T=128, D=64))])
 def test_a_sample_extrapolates_within_the_margin(name, dims, monkeypatch):
     machine = load_machine("base")
     monkeypatch.setattr(tune, "SAMPLED", 0)

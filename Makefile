@@ -41,7 +41,7 @@ bench-tune: $(STAMP)
 	$(PY) -m benchmarks.tune $(if $(ONLY),--only $(ONLY))
 
 tune-tables: $(STAMP)
-	$(PY) -m benchmarks.tune --tables
+	$(PY) -m benchmarks.tune --tables $(if $(ONLY),--only $(ONLY))
 
 docs: $(STAMP)
 	$(PY) docs/generate.py

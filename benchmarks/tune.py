@@ -5,7 +5,8 @@ that takes.
 
 Where the tuner took samples, both are run whole as well (not in the tuner's time): those cycles are in the table, and the estimate's error. Cycles
 are deterministic; seconds are the host's, with the processor time of all its processes over the number of processors beside them, which other load
-does not change. `--tables` writes the shipped table (runtime/tuned.toml) for SHAPES and TABLES instead.
+does not change. `--tables` writes the shipped table (runtime/tuned.toml) for SHAPES and TABLES, or
+those that `--only` says, instead.
 """
 
 from __future__ import annotations
@@ -126,15 +127,20 @@ def _tiling(fields: Mapping[str, int]) -> str:
     return " ".join(map(str, fields.values()))
 
 
-def write_tables() -> None:
-    """The shipped table: what the tuner keeps where that is faster than the model's pick, and the picks where it is not (for their buckets)."""
+def write_tables(only: list[str]) -> None:
+    """The shipped table: what the tuner keeps where that is faster than the model's pick, and the picks where it is not (for their buckets).
+    Entries of shapes that are not asked for stay."""
     entries: list[tables.Entry] = []
     for shape in {s.title: s for s in (*SHAPES, *TABLES)}.values():
+        if only and not any(text in shape.title for text in only):
+            continue
         p = problem(shape)
         tuning: Tuning = search(p)
         entries += tables.entries_of(p.func, p.machine, p.binding, [_first(k) for k in tuning.kernels])
         print(f"{shape.title:60} {' | '.join(_tiling(k.choice.fields) for k in tuning.kernels)}  ({tuning.seconds:.1f} s)", flush=True)
-    tables.write_table(entries)
+    new = {e.key for e in entries}
+    stay = [e for k, es in tables.read_table().items() if only and k not in new for e in es]
+    tables.write_table([*stay, *entries])
 
 
 def _first(k: Tuned) -> Tuned:
@@ -154,7 +160,7 @@ def main() -> None:
     p.add_argument("--tables", action="store_true", help="write the shipped table instead")
     args = p.parse_args()
     if args.tables:
-        write_tables()
+        write_tables(args.only)
         return
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for shape in SHAPES:

@@ -32,6 +32,7 @@ class Facts:
     tile_move_bytes: float
     matrix: bool = True
     exp_lanes: float = 0.0  # 0: no exp unit
+    l2_size: float = float("inf")
 
     @staticmethod
     def of(m: Machine) -> Facts:
@@ -39,7 +40,7 @@ class Facts:
         return Facts(m.gpu.cores, m.core.warps, m.vector.vlen, m.vector.dlen, m.matrix.te, m.scratchpad.size_bytes, macs, m.dma.bytes_per_cycle,
                      m.dma.transpose_factor, m.l2.bytes_per_cycle, m.dram.bytes_per_cycle, m.dram.latency_cycles, m.gpu.barrier_cycles,
                      m.gpu.launch_cycles, m.matrix.tile_move_bytes_per_cycle, m.has_matrix,
-                     m.exp.lanes_per_cycle if m.exp.present else 0.0)
+                     m.exp.lanes_per_cycle if m.exp.present else 0.0, m.l2.size_bytes)
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,10 @@ def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
             busy[k] = busy.get(k, 0.0) + share * blocks * v
     m, n, r, batch = (limits.product(dims) for dims in (plan.m, plan.n, (plan.stream.dim,), plan.batch))
     wide = sum(limits.bound(a.dim) for a in plan.atoms)
-    dram = batch * (m * (n + wide) + r * (n * len(plan.products) + wide)) * plan.dtype.bits / 8 / f.dram_bytes
+    size = plan.dtype.bits / 8
+    keys = r * (n * len(plan.products) + wide) * size
+    again = items / batch if min(batch, f.cores * at_once) * keys > f.l2_size else 1  # each item reads them, where those at work outgrow L2
+    dram = batch * (m * (n + wide) * size + keys * again) / f.dram_bytes
     staged = sum(b * (f.transpose_factor if across else 1) for b, across, _ in _operand_bytes(plan, limits, t))
     fixed = f.launch + START + f.dram_latency + staged / f.dma_bytes
     return Price(fixed + max(work, dram) + 0.1 * min(work, dram), busy | {"DRAM": dram}, items, fixed, teams(plan, limits, t))

@@ -385,12 +385,14 @@ class Lanes:
         bits = {"float": 32, "double": 64}.get(v.elem) or int(v.elem[1:])
         one = Lanes(self.w, Vec(64 // bits, v.elem), self.w.i64(1), self.has_exp)
         if v.elem in FLOATS:
-            init = one.splat(self.f({"sum": 0.0, "max": float("-inf"), "min": float("inf")}[kind]))
+            nothing = self.f({"sum": 0.0, "max": float("-inf"), "min": float("inf")}[kind])
             name = {"sum": "vfredusum", "max": "vfredmax", "min": "vfredmin"}[kind]
         else:
             low, high = (0, -1) if self.unsigned else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
-            init = one.splat(Val(v.elem, str({"sum": 0, "max": low, "min": high}[kind])))
+            nothing = Val(v.elem, str({"sum": 0, "max": low, "min": high}[kind]))
             name = "vredsum" if kind == "sum" else self.signed(f"vred{kind}")
         frm = [Val("i64", "7")] if name == "vfredusum" else []
-        out = self.w.call(one.v, f"llvm.riscv.{name}.{one.v.mangled}.{v.mangled}.i64", [init, x, init, *frm, self.vl])
-        return self.w.let(v.elem, f"extractelement {out}, i64 0")
+        args = [self.w.poison(one.v), x, one.splat(nothing), *frm, self.vl]
+        out = self.w.let(v.elem, f"extractelement {self.w.call(one.v, f'llvm.riscv.{name}.{one.v.mangled}.{v.mangled}.i64', args)}, i64 0")
+        # of no lanes the instruction writes nothing; tied to its destination, the first value would be made anew each time
+        return self.w.let(v.elem, f"select i1 {self.w.let('i1', f'icmp eq {self.vl}, 0').text}, {nothing}, {out}")

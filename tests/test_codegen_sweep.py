@@ -93,7 +93,7 @@ def test_gemm(vlen, te, dtype):
 def test_gemm_with_an_epilogue(vlen, te):
     """erf on every result costs registers after the products, none between them."""
     inner = listing(Kernel(ZOO["gemm_bias_gelu"], {}), vlen, te, GEMM).inner_loops()
-    assert inner and not any(spills(body) or reloads(body) for body in inner)  # one for each way in which tiles are ragged
+    assert len(inner) in (2, 3) and not any(spills(body) or reloads(body) for body in inner)  # whole tiles and the ways in which they are ragged
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "f16", "f32"])
@@ -314,7 +314,7 @@ def test_rows(vlen, exp):
 def test_inner_loop_of_the_gemm(dims):
     """At most 40 instructions for a step of 2 x 2 whole tiles (41 in the variant for masked edges) and 38 for one of 1 x 3, no spill and no reload:
     no stack in the loop."""
-    lines = listing(Kernel(ZOO["gemm"], {}), 512, 64, dims)
+    lines = listing(Kernel(ZOO["gemm"], tune="model"), 512, 64, dims)  # whatever tilings the table has
     inner = lines.inner_loops()
     assert inner
     for body in inner:

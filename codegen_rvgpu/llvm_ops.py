@@ -290,12 +290,14 @@ class _Emit:
             x = self.w.let("i8", f"zext {x} to i8")
         self.w.do(f"store {x}, {m.ptr}, align {m.dtype.bits // 8}")
 
-    def op_vt_load(self, op: Op) -> Val:
-        m, vl = self.mem(op.operands[0]), self.val(op.operands[1])
-        axis = op.attrs["axis"]
+    def _lanes_of(self, op: Op) -> tuple[MemRef, int, Vec, Vec]:
+        """What a load reads, the axis along its lanes, its result's type, and that of what is loaded (a byte for each bool)."""
+        m, axis, v = self.mem(op.operands[0]), op.attrs["axis"], self.vec(op.results[0])
         assert isinstance(axis, int)
-        v = self.vec(op.results[0])
-        raw = v.of("i8") if m.dtype == DType.i1 else v
+        return m, axis, v, v.of("i8") if m.dtype == DType.i1 else v
+
+    def op_vt_load(self, op: Op) -> Val:
+        (m, axis, v, raw), vl = self._lanes_of(op), self.val(op.operands[1])
         if m.dtype == DType.i4:
             return self._nibbles(m, axis, v, vl, None)
         if m.strides[axis] == 1:
@@ -326,11 +328,7 @@ class _Emit:
                 "return i8, and convert it in a kernel of its own")
 
     def op_vt_load_masked(self, op: Op) -> Val:
-        m, mask, vl = self.mem(op.operands[0]), self.val(op.operands[1]), self.val(op.operands[2])
-        axis = op.attrs["axis"]
-        assert isinstance(axis, int)
-        v = self.vec(op.results[0])
-        raw = v.of("i8") if m.dtype == DType.i1 else v
+        (m, axis, v, raw), mask, vl = self._lanes_of(op), self.val(op.operands[1]), self.val(op.operands[2])
         if m.dtype == DType.i4:
             return self._nibbles(m, axis, v, vl, mask)
         zero = Lanes(self.w, raw, vl, self.has_exp).splat(self._zero(raw))

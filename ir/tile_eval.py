@@ -8,7 +8,7 @@ lands at its `dma.wait`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from rvgpu.ir.dims import value_of
 from rvgpu.ir.numeric import Array, round_to
 from rvgpu.ir.numeric import numpy_dtype as numpy_dtype
 from rvgpu.ir.tile_build import CMPS, KFunc
+from rvgpu.ir.tile_numeric import compare, elementwise, multiply, poison
 from rvgpu.ir.types import AccType, DType, MemType, OpndType, ScalarType, VecType
 
 
@@ -221,7 +222,7 @@ class _Warp:
         return op.attrs["value"]
 
     def op_idx_cmp(self, op: Op, xs: list[Any]) -> Any:
-        return _compare(str(op.attrs["pred"]), xs[0], xs[1])
+        return compare(str(op.attrs["pred"]), xs[0], xs[1])
 
     def op_idx_select(self, op: Op, xs: list[Any]) -> Any:
         return xs[1] if xs[0] else xs[2]
@@ -318,7 +319,7 @@ class _Warp:
 
     def op_acc_read(self, op: Op, xs: list[Any]) -> Any:
         acc, i, vl = xs
-        return _poison((acc[i] if op.attrs["axis"] == "row" else acc[:, i]).copy(), vl)
+        return poison((acc[i] if op.attrs["axis"] == "row" else acc[:, i]).copy(), vl)
 
     def op_acc_write(self, op: Op, xs: list[Any]) -> Any:
         acc, i, x, vl = xs
@@ -354,7 +355,7 @@ class _Warp:
         assert vl <= max(0, m.extents[axis]) or vl == 0, f"read past the extent: {vl} of {m.extents}"
         out = np.zeros(t.lanes, numpy_dtype(t.dtype))
         out[:vl] = m.data[m.offset:m.offset + (vl - 1) * m.strides[axis] + 1:max(1, m.strides[axis])] if vl else 0
-        return _poison(out, vl)
+        return poison(out, vl)
 
     def op_vt_load_masked(self, op: Op, xs: list[Any]) -> Any:
         m, mask, vl = xs
@@ -363,7 +364,7 @@ class _Warp:
         where = m.offset + at * m.strides[int(op.attrs["axis"])]  # type: ignore[arg-type]
         assert not len(at) or 0 <= where[0] and at[-1] < m.extents[int(op.attrs["axis"])], "a set lane lies outside"  # type: ignore[arg-type]
         out[at] = m.data[where]
-        return _poison(out, vl)
+        return poison(out, vl)
 
     def op_vt_gather(self, op: Op, xs: list[Any]) -> Any:
         m, at, vl = xs
@@ -371,7 +372,7 @@ class _Warp:
         where = m.offset + at[:vl].astype(np.int64)
         assert np.all((at[:vl] >= 0) & (where < len(m.data))), "a gather leaves its tensor"
         out[:vl] = m.data[where]
-        return _poison(out, vl)
+        return poison(out, vl)
 
     def op_vt_store(self, op: Op, xs: list[Any]) -> Any:
         m, x, vl = xs
@@ -383,22 +384,22 @@ class _Warp:
     def op_vt_bcast(self, op: Op, xs: list[Any]) -> Any:
         t = op.results[0].type
         assert isinstance(t, VecType) and xs[1] <= t.lanes
-        return _poison(np.full(t.lanes, xs[0], numpy_dtype(t.dtype)), xs[1])
+        return poison(np.full(t.lanes, xs[0], numpy_dtype(t.dtype)), xs[1])
 
     def op_vt_iota(self, op: Op, xs: list[Any]) -> Any:
         t = op.results[0].type
         assert isinstance(t, VecType)
-        return _poison(np.arange(t.lanes, dtype=np.int32), xs[0])
+        return poison(np.arange(t.lanes, dtype=np.int32), xs[0])
 
     def op_vt_select(self, op: Op, xs: list[Any]) -> Any:
-        return _poison(np.where(xs[0], xs[1], xs[2]).astype(_np(op.results[0])), xs[3])
+        return poison(np.where(xs[0], xs[1], xs[2]).astype(_np(op.results[0])), xs[3])
 
     def op_vt_cast(self, op: Op, xs: list[Any]) -> Any:
-        return _poison(np.array(round_to(xs[0], _dtype(op.results[0]))), xs[1])
+        return poison(np.array(round_to(xs[0], _dtype(op.results[0]))), xs[1])
 
     def op_vt_nibble(self, op: Op, xs: list[Any]) -> Any:
         x = xs[0] << 4 if op.attrs["half"] == 0 else xs[0]
-        return _poison(np.asarray(x >> 4, np.int8), xs[1])
+        return poison(np.asarray(x >> 4, np.int8), xs[1])
 
     def op_vt_join(self, op: Op, xs: list[Any]) -> Any:
         t = op.results[0].type
@@ -415,7 +416,7 @@ class _Warp:
         x, fill, live, vl = xs
         out = x.copy()
         out[live:] = fill
-        return _poison(out, vl)
+        return poison(out, vl)
 
     def op_vt_xred(self, op: Op, xs: list[Any]) -> Any:
         x, vl = xs
@@ -433,56 +434,13 @@ class _Warp:
         if name == "select":
             return xs[1] if xs[0] else xs[2]
         if name in CMPS:
-            return _compare(name, xs[0], xs[1])
+            return compare(name, xs[0], xs[1])
         return round_to(np.asarray(elementwise(name, [np.asarray(x) for x in xs])), _dtype(op.results[0]))[()]
 
     def vector_op(self, op: Op, name: str, xs: list[Any]) -> Any:
         *xs, vl = xs
-        out = _compare(name, xs[0], xs[1]) if name in CMPS else elementwise(name, xs)
-        return _poison(np.array(round_to(np.asarray(out), _dtype(op.results[0]))), vl)
-
-
-def multiply(acc: Array, a: Array, b: Array) -> None:
-    """acc += a^T b in the unit's rounding (docs/ir.md, 30-isa): f32 products in k order; narrower floats in pairs,
-    RN(acc + fma(a0, b0, RN(a1 b1))); integers wrap."""
-    if a.dtype.kind in "iu":
-        acc += a.astype(np.int32).T @ b.astype(np.int32)
-        return
-    wide = [np.outer(a[k].astype(np.float64), b[k].astype(np.float64)) for k in range(a.shape[0])]
-    step = 1 if a.dtype.itemsize == 4 else 2
-    for k in range(0, len(wide), step):
-        pair = wide[k:k + step]
-        acc += pair[0].astype(acc.dtype) if len(pair) == 1 else (pair[0] + pair[1].astype(acc.dtype)).astype(acc.dtype)
-
-
-def _compare(pred: str, a: Any, b: Any) -> Any:
-    return {"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal,
-            "ne": np.not_equal}[pred](a, b)
-
-
-def elementwise(name: str, xs: Sequence[Any]) -> Any:
-    """The op on float64 (floats) or as it is (integers, booleans); the caller rounds to the result's dtype."""
-    xs = [numeric.widen(np.asarray(x)) for x in xs]
-    table: dict[str, Callable[..., Any]] = {
-        "neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "rsqrt": meaning.rsqrt, "exp": np.exp, "exp2": np.exp2,
-        "log": np.log, "log2": np.log2, "tanh": np.tanh, "erf": numeric.erf, "floor": np.floor, "round": np.rint,
-        "not": np.logical_not, "add": np.add, "sub": np.subtract, "mul": np.multiply,
-        "div": meaning.divide, "mod": meaning.modulo, "pow": meaning.power,
-        "max": np.fmax, "min": np.fmin, "and": np.logical_and, "or": np.logical_or, "fma": lambda a, b, c: a * b + c,
-        "fms": lambda a, b, c: a * b - c}
-    with np.errstate(all="ignore"):
-        return table[name](*xs)
-
-
-def _poison(x: Array, vl: int) -> Array:
-    assert 0 <= vl <= len(x), f"vl {vl} beyond the capacity {len(x)}"
-    if x.dtype.kind == "b":
-        x[vl:] = True
-    elif not numeric.is_float(x):
-        x[vl:] = 5 if x.dtype.name == "int4" else 0x5A
-    else:
-        x[vl:] = np.nan
-    return x
+        out = compare(name, xs[0], xs[1]) if name in CMPS else elementwise(name, xs)
+        return poison(np.array(round_to(np.asarray(out), _dtype(op.results[0]))), vl)
 
 
 def _axes(op: Op, name: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Level T expressions become level K rows: where each dim runs (lanes, rows, a fixed coordinate) decides how a value is made.
+"""Level T expressions become level K rows: where each dim runs (lanes, rows, a fixed coordinate) decides how a value is made (long: a case for each).
 
 A stack of scopes says which dims have a coordinate so far (work item, block of the streamed dim, row, chunk of lanes). A value is
 emitted in the outermost scope in which everything that it varies with is known, so whatever does not depend on an inner loop

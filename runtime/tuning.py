@@ -10,7 +10,7 @@ from dataclasses import asdict
 from rvgpu.errors import EXIT_OK
 from rvgpu.ir.binding import bind
 from rvgpu.passes.pipeline import PASSES, print_passes
-from rvgpu.runtime.commands import compiled_of, dim_values, fits, kernel_of, known, machine_of, passes_of, usage
+from rvgpu.runtime.arguments import compiled_of, dim_values, fits, kernel_of, known, machine_of, passes_of, usage
 from rvgpu.runtime.tune import Tuned, Tuning
 
 

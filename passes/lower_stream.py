@@ -305,10 +305,10 @@ class Streamed(Matrix):
                     if s.contraction:
                         self._feed(s, t, count)
                         continue
-                    xs, n = em.emit(s.body.yielded[0]), mine.index(s)
-                    if s.kind in ("max", "min") and len(xs) == count:  # any order gives the same: a shorter chain
-                        xs = (reduce(lambda a, b: k.vt(REDUCE_OP[s.kind], a, b, vl=self.vl_m[0]), xs),)
-                    for u in range(len(xs)):
+                    xs, n, times = em.emit(s.body.yielded[0]), mine.index(s), count
+                    if s.kind in ("max", "min"):  # any order gives the same: a shorter chain
+                        xs, times = (reduce(lambda a, b: k.vt(REDUCE_OP[s.kind], a, b, vl=self.vl_m[0]), xs),), 1
+                    for u in range(times):
                         out[n] = k.vt(REDUCE_OP[s.kind], out[n], xs[u % len(xs)], vl=self.vl_m[0])
             return out
 

@@ -69,8 +69,9 @@ of the GEMM without epilogue.
 
 One section per row below its bar or stretch, from the run's own statistics. A goal allows so many cycles; each resource was busy for so many of them
 (the mean of the cores). Above 100 % the goal is out of reach with these instructions, whatever their order; below, what is left are the waits. The
-slots are issue slots: one vector (with matrix and vector memory) and one scalar instruction a cycle. *Fill* is the way of the first blocks through
-DRAM and L2 by the machine's latency and bandwidth; *drain* what DRAM still writes after the last warp ended. Waits are shares of core-cycles.
+slots are issue slots: one vector (with matrix and vector memory) and one scalar instruction a cycle. *Fill* is the time from a core's first
+instruction until its first multiply starts, *uneven* the time from a core's last instruction to the last of all (means of the cores), *drain*
+what DRAM still writes after that. Waits are shares of core-cycles.
 
 {chr(10).join(parts)}
 {"## Not measured" if missing else ""}
@@ -99,13 +100,15 @@ def verdict(row: Row, r: Facts, used: list[tuple[str, int]], value: float, allow
     goal = allowed[1] if row.met(value, row.bar) else allowed[0]
     called = "stretch" if goal == allowed[1] else "bar"
     over = [f"{n} ({u:,} cycles)" for n, u in used if u > goal]
-    fixed = ends["launches"] + ends["fill"] + ends["drain"]
+    fixed = sum(ends.values())
+    apart = fixed - (ends.get("fill", 0) + ends["drain"] if used[0][0] in ("DRAM", "DMA") else 0)  # when the busiest resource has nothing to do
     busiest = used[0]
     text = [f"Out of the {called}'s reach with these instructions: {', '.join(over)}." if over else
             f"No resource is in the way of the {called}: the busiest is {busiest[0]}, {busiest[1] / goal:.0%} of its cycles"
-            + (f"; with launch, fill and drain {(busiest[1] + fixed) / goal:.0%}." if fixed * 50 > goal else ".")]
-    text.append(f"Launch and dispatch {ends['launches']:,}, fill about {ends['fill']:,}, drain {ends['drain']:,} cycles "
-                f"({fixed / cycles:.1%} of the run).")
+            + (f"; with both ends {(busiest[1] + apart) / goal:.0%}." if apart * 50 > goal else ".")]
+    known = [f"{label} {ends[n]:,}" for label, n in (("launch and dispatch", "launches"), ("fill", "fill"), ("uneven", "uneven"), ("drain", "drain"))
+             if n in ends]
+    text.append(f"Ends: {', '.join(known)} cycles ({fixed / cycles:.1%} of the run).")
     if r["macs"] > r["macs_min"] * 1.005 and r["macs_min"]:
         text.append(f"Executed multiply-adds are {r['macs'] / r['macs_min']:.2f} times the required ones.")
     if r["dram_bytes"] > r["dram_bytes_min"] * 1.02:

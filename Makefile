@@ -12,7 +12,7 @@ help:
 	@echo "make fuzz MINUTES=n  random instructions against QEMU at every VLEN (needs Debian's qemu-user)"
 	@echo "make fuzz-kernels MINUTES=n  random programs of the language against float64; a failure becomes out/fuzz-*.rvg"
 	@echo "make malformed  10,000 damaged files and 10,000 texts of random bytes through rvgpu sim"
-	@echo "make bench   benchmarks/results.txt and docs/performance.md; ONLY='text' measures some rows"
+	@echo "make bench   benchmarks/results.txt, docs/performance.md and .svg; ONLY='text' measures some rows"
 	@echo "make bench-tune  the model's tilings beside the tuner's best on 20 shapes: benchmarks/tune.txt"
 	@echo "make tune-tables  the shipped tilings, src/rvgpu/runtime/tuned.toml, from the tuner"
 	@echo "make workloads   attention, softmax and norms at the sizes of LLMs on five machines, checked; half an hour"

@@ -2,8 +2,8 @@
 
     python benchmarks/run.py [--only TEXT ...]
 
-The run's own statistics go into benchmarks/results.json; benchmarks/results.txt and docs/performance.md are written from it. `--only` measures
-the rows whose title or kernel contains the text and leaves the others as they were. Host times go to the terminal.
+The run's own statistics go into benchmarks/results.json; benchmarks/results.txt, docs/performance.md and docs/performance.svg are written from it.
+`--only` measures the rows whose title or kernel contains the text and leaves the others as they were. Host times go to the terminal.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.chart import chart  # noqa: E402
 from benchmarks.performance import document, table  # noqa: E402
 from benchmarks.rows import PLAIN, ROOT, ROUNDED, ROWS, VECTOR, Row  # noqa: E402
 from rvgpu.errors import RvgpuError  # noqa: E402
@@ -123,8 +124,9 @@ def main() -> None:
     known = {key(r): known[key(r)] for r in ROWS if key(r) in known}
     RESULTS.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(r)}" for k, r in known.items()) + "\n}\n")
     plain = known.get(key(PLAIN), {}).get("cycles")
-    (ROOT / "benchmarks" / "results.txt").write_text(table([(r, known.get(key(r), {})) for r in ROWS], plain))
-    (ROOT / "docs" / "performance.md").write_text(document([(r, known.get(key(r), {})) for r in ROWS], plain))
+    rows = [(r, known.get(key(r), {})) for r in ROWS]
+    for path, writer in (("benchmarks/results.txt", table), ("docs/performance.md", document), ("docs/performance.svg", chart)):
+        (ROOT / path).write_text(writer(rows, plain))
     print(f"{time.perf_counter() - begin:.0f} s in all")
 
 

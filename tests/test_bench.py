@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from benchmarks.chart import chart
 from benchmarks.performance import binds, document, measured, table
 from benchmarks.rows import OVER, PLAIN, ROOT, ROWS
 from benchmarks.run import RESULTS, figure, key, measure
@@ -18,6 +19,7 @@ def test_the_committed_table_and_document_are_written_from_the_statistics():
     rows, plain = [(r, known.get(key(r), {})) for r in ROWS], known[key(PLAIN)]["cycles"]
     assert (ROOT / "benchmarks" / "results.txt").read_text() == table(rows, plain)
     assert (ROOT / "docs" / "performance.md").read_text() == document(rows, plain)
+    assert (ROOT / "docs" / "performance.svg").read_text() == chart(rows, plain)
     assert set(known) == set(map(key, ROWS)) and len(known) == len(ROWS)
 
 

@@ -39,7 +39,7 @@ from rvgpu.runtime.arguments import (
 from rvgpu.runtime.code import Code, make_code, read_note
 from rvgpu.runtime.inputs import random_inputs, random_scalars, random_tensor
 from rvgpu.runtime.kernel import bucket, read_text
-from rvgpu.runtime.launch import run_code, shape
+from rvgpu.runtime.launch import Launched, run_code, shape
 from rvgpu.runtime.programs import hot_rows, run_program, traced, write_trace
 from rvgpu.runtime.remarks import compare_cycles, show_remarks
 from rvgpu.runtime.stats import describe, statistics, work_of_code
@@ -219,21 +219,26 @@ def sim(args: Args) -> int:
     for option, value in (("--harts", args.harts), ("--memory", args.memory)):
         if value is not None:
             raise usage(f"{option} is for programs that start at their entry, {args.file} has a .rvgpu.launch note")
-    code = read_note(image.note)
-    if (code.vlen, code.te) != (machine.vector.vlen, machine.matrix.te):
-        raise RvgpuError("E313", f"{args.file} is for VLEN {code.vlen} and TE {code.te}, {machine.name} has {machine.vector.vlen} and "
-                         f"{machine.matrix.te}").hint(f"--set vector.vlen={code.vlen} --set matrix.te={code.te}")
-    return launch(args, code, machine, 0.0, data, args.timing != "none")
+    return launch(args, read_note(image.note), machine, 0.0, data, args.timing != "none")
 
 
 def launch(args: Args, code: Code, machine: Machine, compile_s: float, elf: bytes | None, timing: bool = True) -> int:
-    """Runs code that came without its math: arguments from files or random."""
+    """Runs code that came without its math and reports."""
+    places(args)
+    stats, done = run_alone(args, code, machine, dim_values(args.dims), elf, compile_s, timing)
+    return finish(args, stats, done.outputs, done.trace)
+
+
+def run_alone(args: Args, code: Code, machine: Machine, binding: dict[str, int], elf: bytes | None, compile_s: float = 0.0,
+              timing: bool = True) -> tuple[dict[str, Any], Launched]:
+    """Statistics and results of code that came without its math: arguments from files or random."""
     import numpy as np
 
-    binding = dim_values(args.dims)
+    if (code.vlen, code.te) != (machine.vector.vlen, machine.matrix.te):
+        raise RvgpuError("E313", f"{args.file} is for VLEN {code.vlen} and TE {code.te}, {machine.name} has {machine.vector.vlen} and "
+                         f"{machine.matrix.te}").hint(f"--set vector.vlen={code.vlen} --set matrix.te={code.te}")
     known(binding, dict.fromkeys(d for k in code.kernels for d in k.dims), "dim", "E208")
     known(scalar_values(args.arg), code.scalars(), "scalar", "E207")
-    places(args)
     missing = [d for k in code.kernels for d in k.dims if d not in binding]
     if missing:
         raise RvgpuError("E203", f"no argument binds dim {missing[0]}").hint(f"give it: -D {missing[0]}=...")
@@ -254,7 +259,7 @@ def launch(args: Args, code: Code, machine: Machine, compile_s: float, elf: byte
                     sanitize=args.sanitize or None, latency_seed=args.latency_seed)
     host = {"compile_s": compile_s, "engine_s": done.engine_s, "simulate_s": done.simulate_s, "total_s": compile_s + done.engine_s + done.simulate_s}
     stats = statistics(code.kernels[-1].name, machine, binding, work_of_code(code, binding, done.raw), done.raw, None, host)
-    return finish(args, stats, done.outputs, done.trace)
+    return stats, done
 
 
 # -- looking things up
@@ -314,6 +319,12 @@ def tune(args: Args) -> int:
     from rvgpu.runtime.tuning import tune as run_tuner
 
     return run_tuner(args)
+
+
+def sweep(args: Args) -> int:
+    from rvgpu.runtime.sweep import sweep as run_points
+
+    return run_points(args)
 
 
 def isa(args: Args) -> int:

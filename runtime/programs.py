@@ -7,6 +7,7 @@ The exit status is the program's exit code, 255 where it does not fit in 0..255;
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import time
@@ -71,30 +72,39 @@ def run_program(args: argparse.Namespace, machine: Machine, data: bytes) -> int:
                                ("--sanitize", args.sanitize), ("--latency-seed", args.latency_seed is not None)) if v]
     if given:
         raise RvgpuError("E002", f"{given[0]} is for kernels: {args.file} is a program that starts at its entry", exit_code=EXIT_USAGE)
-    started = time.perf_counter()
     console = Console(sys.stderr.buffer if args.json else sys.stdout.buffer)
-    board = Board(machine, data, harts=1 if args.harts is None else args.harts, memory_bytes=args.memory, timing=args.timing != "none",
-                  max_cycles=args.max_cycles, trace=traced(args), say=console)
-    ready = time.perf_counter()
     try:
-        end = board.run()
+        end, stats, trace = _run(args, machine, data, console, traced(args))
     finally:
         console.to.flush()
+    hot = hot_rows(trace, args, stats)
+    print(json.dumps(stats) if args.json else describe(stats) + hot, file=sys.stdout if args.json else sys.stderr)
+    write_trace(trace, args, None if args.json else sys.stderr)
+    return end if 0 <= end <= 255 else 255
+
+
+def measure_program(args: argparse.Namespace, machine: Machine, data: bytes) -> dict[str, Any]:
+    """What a run of the executable in `data` says about itself; its console is kept, not shown."""
+    return _run(args, machine, data, Console(io.BytesIO()), False)[1]
+
+
+def _run(args: argparse.Namespace, machine: Machine, data: bytes, console: Console, trace: bool) -> tuple[int, dict[str, Any], Trace | None]:
+    """Exit code, statistics (docs/json.md), trace."""
+    started = time.perf_counter()
+    board = Board(machine, data, harts=1 if args.harts is None else args.harts, memory_bytes=args.memory, timing=args.timing != "none",
+                  max_cycles=args.max_cycles, trace=trace, say=console)
+    ready = time.perf_counter()
+    end = board.run()
     done = time.perf_counter()
     raw = board.finish()
-    stats: dict[str, Any] = {
+    return end.code, {
         "program": args.file, "machine": machine.name, "harts": board.harts, "exit_code": end.code, "timed": args.timing != "none",
         "cycles": raw.cycles, "seconds": raw.cycles / (machine.gpu.clock_ghz * 1e9), "instructions": raw.instructions,
         "ipc": raw.instructions / raw.cycles, "dram_bytes": raw.dram_bytes, "utilisation": raw.busy,
         "stalls": raw.stalls if args.timing != "none" else {},
         "console": console.kept.decode("utf-8", "replace"), "console_bytes": console.size,
         "host": {"engine_s": ready - started, "simulate_s": done - ready, "total_s": done - started,
-                 "mips": raw.instructions / max(done - ready, 1e-9) / 1e6}}
-    trace = board.trace
-    hot = hot_rows(trace, args, stats)
-    print(json.dumps(stats) if args.json else describe(stats) + hot, file=sys.stdout if args.json else sys.stderr)
-    write_trace(trace, args, None if args.json else sys.stderr)
-    return end.code if 0 <= end.code <= 255 else 255
+                 "mips": raw.instructions / max(done - ready, 1e-9) / 1e6}}, board.trace
 
 
 def describe(s: dict[str, Any]) -> str:

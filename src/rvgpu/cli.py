@@ -10,7 +10,7 @@ import sys
 from rvgpu.errors import EXIT_INTERNAL, EXIT_OK, EXIT_SIM_FAULT, EXIT_USAGE, RvgpuError
 
 FILES = {"compile": ".rvg or .py file, - for stdin", "run": ".rvg, .py or .tile file", "opt": "IR text (.tensor or .tile), - for stdin",
-         "tune": ".rvg or .py file, - for stdin",
+         "tune": ".rvg or .py file, - for stdin", "sweep": ".rvg or .py file, - for stdin; or a static executable",
          "sim": "static executable; with a .rvgpu.launch note its kernels are launched", "disasm": "object or ELF"}
 
 
@@ -52,12 +52,16 @@ def _source(q: argparse.ArgumentParser) -> None:
     q.add_argument("--dtype", action="append", default=[], metavar="bf16=f16", help="replace a dtype throughout")
 
 
-def _launch(q: argparse.ArgumentParser) -> None:
+def _inputs(q: argparse.ArgumentParser) -> None:
     q.add_argument("--arg", action="append", default=[], metavar="scale=0.09", help="scalar argument (scale defaults to D**-0.5)")
-    q.add_argument("--in", dest="input", nargs="+", default=[], metavar="a.npy", help="tensors in order; random from --seed when not given")
-    q.add_argument("--out", metavar="PREFIX", help="write each result to PREFIXname.npy")
     q.add_argument("--seed", type=_natural, default=0)
     q.add_argument("--max-cycles", type=_natural)
+
+
+def _launch(q: argparse.ArgumentParser) -> None:
+    _inputs(q)
+    q.add_argument("--in", dest="input", nargs="+", default=[], metavar="a.npy", help="tensors in order; random from --seed when not given")
+    q.add_argument("--out", metavar="PREFIX", help="write each result to PREFIXname.npy")
     q.add_argument("--sanitize", action="store_true", help="checked mode: undefined values, bounds, races, deadlock (docs/checked.md)")
     q.add_argument("--latency-seed", type=_natural, metavar="N", help="vary every latency by this seed: results without races stay")
     q.add_argument("--trace", metavar="FILE.pftrace", help="write a Perfetto trace")
@@ -74,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
         q = sub.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name in FILES:
             q.add_argument("file", help=FILES[name])
-        if name in ("compile", "run", "opt", "sim", "tune"):
+        if name in ("compile", "run", "opt", "sim", "tune", "sweep"):
             q.add_argument("-D", dest="dims", action="append", default=[], metavar="DIM=N", help="value of a dim")
         for part in parts:
             part(q)  # type: ignore[operator]
@@ -97,6 +101,12 @@ def parser() -> argparse.ArgumentParser:
     q.add_argument("what", nargs="*", metavar="KERNEL|DIM=N", help="the kernel, when the file has several, and the dims' values")
     q.add_argument("--passes", metavar="'+split{x=1}'", help="as for run; tile stays the tuner's")
     q.add_argument("--json", action="store_true", help="one JSON object instead of the report")
+    q = command("sweep", "run a kernel on every combination of listed machine fields and dims: --set core.warps=2,4 -D S=512,1024",
+                _source, _machine, _inputs, _tuning)
+    q.add_argument("--passes", metavar="'a,b{x=1}'", help="as for run")
+    q.add_argument("--check", action="store_true", help="compare with float64 within the propagated error bound")
+    q.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    q.set_defaults(input=[], sanitize=False, latency_seed=None, trace=None, hot=0, harts=None, memory=None, timing="full")
     q = command("machines", "list machines or print one", _machine)
     q.add_argument("name", nargs="?")
     q = command("disasm", "disassemble an object or ELF")

@@ -1,7 +1,7 @@
 """A bare-metal program on the machine: harts from reset to the program's exit, and what it says on its console.
 
-The program ends itself through HTIF (the symbols `tohost` and `fromhost`, as riscv-tests, pk and Spike have them) or RISC-V semihosting. Both
-give it a console and an exit code and nothing else of this computer: no files, no time of day, no input.
+The program ends itself through HTIF (the symbols `tohost` and `fromhost`, as riscv-tests, pk and Spike have them), RISC-V semihosting or, while
+`mtvec` is 0, Linux's `ecall`. All give it a console and an exit code and nothing else of this computer: no files, no time of day, no input.
 """
 
 from __future__ import annotations
@@ -22,7 +22,23 @@ from rvgpu.sim.elf import Image, load
 from rvgpu.sim.engine import Engine
 from rvgpu.sim.handlers import reshape
 from rvgpu.sim.reference import Reference
-from rvgpu.sim.state import F_ALIGN, F_CONTROL, F_JUMP, F_MEMORY, FS_OFF, PLAN_BYTES, R_CALL, R_FAULT, R_LIMIT, REC_BYTES, RUN, VS_OFF, Rec, Warp
+from rvgpu.sim.state import (
+    F_ALIGN,
+    F_CONTROL,
+    F_JUMP,
+    F_MEMORY,
+    F_TRAP,
+    FS_OFF,
+    PLAN_BYTES,
+    R_CALL,
+    R_FAULT,
+    R_LIMIT,
+    REC_BYTES,
+    RUN,
+    VS_OFF,
+    Rec,
+    Warp,
+)
 
 EXTRA_BYTES = 64 << 20  # of memory behind the image when a run says nothing else
 MOST_BYTES = 1 << 32
@@ -30,7 +46,8 @@ SPM, CONTROL, CONTROL_BYTES = 0x1000_0000, 0x0200_0000, 16 << 12
 PAUSE = 20_000_000  # cycles after which `run` returns, so that a keyboard interrupt is heard
 CHUNK = 1 << 16  # bytes that are handed on at a time
 EBADF, ENOSYS = 9, 38
-SYS_WRITE, SYS_EXIT, SYS_EXIT_GROUP = 64, 93, 94  # of the proxy kernel
+SYS_WRITE, SYS_EXIT, SYS_EXIT_GROUP = 64, 93, 94  # of Linux and the proxy kernel
+STACK_BYTES, START_BYTES = 1 << 16, 64  # from one hart's stack pointer to the next one's; zeros above it: Linux's argc, argv, envp and auxv, empty
 # semihosting operations
 OPEN, CLOSE, WRITEC, WRITE0, WRITE, READ, ISTTY, SEEK, FLEN, EXIT, EXIT_EXTENDED = 1, 2, 3, 4, 5, 6, 9, 0xA, 0xC, 0x18, 0x20
 APPLICATION_EXIT = 0x20026
@@ -126,6 +143,7 @@ class Board(Device):
             c.stale = 1
             for w in self.warps[n * warps:n * warps + c.nwarps]:
                 w.state, w.pc, w.x[10], w.priv, w.mstatus = RUN, entry >> 1, w.hart, MACHINE, FS | VS | MPP
+                w.x[2] = (self.base + len(self.memory) - START_BYTES - STACK_BYTES * w.hart) & -16
                 w.vill, w.vtype, w.lmul8 = 1, -1 << 63, 8
                 reshape(w)
 
@@ -141,7 +159,7 @@ class Board(Device):
             if code == R_CALL:
                 w = self._fault_warp()
                 self._calls_at = w.pc - 2
-                exit_code = self._semihosting(w)
+                exit_code = self._linux(w) if w.fault == F_TRAP else self._semihosting(w)
             elif code == R_LIMIT and g.htif:
                 w = self.warps[g.htif - 1]
                 g.htif = 0
@@ -243,18 +261,28 @@ class Board(Device):
 
     def _system_call(self, w: Warp, block: int) -> int | None:
         """The proxy kernel's: eight 64-bit words at `block`, number and arguments; the result goes into the first."""
-        number, a0, a1, a2 = struct.unpack("<4Q", self._guest(w, block, 64)[:32])
+        code, result = self._called(w, *struct.unpack("<4q", self._guest(w, block, 64)[:32]))
+        if code is None:
+            self._put(w, block, struct.pack("<q", result))
+            self._answer(1)
+        return code
+
+    def _linux(self, w: Warp) -> int | None:
+        """A system call of Linux: number in a7, arguments from a0 on, the result in a0. An exit code is its low byte, as for any parent there."""
+        code, w.x[10] = self._called(w, w.x[17], w.x[10], w.x[11], w.x[12])
+        return None if code is None else code & 255
+
+    def _called(self, w: Warp, number: int, a0: int, a1: int, a2: int) -> tuple[int | None, int]:
+        """The exit code, if the call is one, and the result."""
         if number in (SYS_EXIT, SYS_EXIT_GROUP):
-            return int(a0 - (1 << 64) if a0 >> 63 else a0)
-        result = -ENOSYS
-        if number == SYS_WRITE:
-            result = -EBADF
-            if a0 in (1, 2):
-                self._say(w, a1, a2)
-                result = a2
-        self._put(w, block, struct.pack("<Q", result & (1 << 64) - 1))
-        self._answer(1)
-        return None
+            return a0, 0
+        if number != SYS_WRITE:
+            return None, -ENOSYS
+        if a0 not in (1, 2):
+            return None, -EBADF
+        size = a2 & (1 << 64) - 1
+        self._say(w, a1, size)
+        return None, a2
 
     def _semihosting(self, w: Warp) -> int | None:
         """The operation in a0 with what a1 points to; the result goes to a0 (-1: there is no such operation, or it failed)."""

@@ -1,4 +1,5 @@
-"""Traps: what happens when an instruction cannot finish. A bare-metal program that has set `mtvec` gets it; else it is a fault of the run.
+"""Traps: what happens when an instruction cannot finish. A bare-metal program that has set `mtvec` gets it; else `ecall` is a system call of
+Linux and all others are a fault of the run.
 
 Exceptions are precise: the instruction that traps has no effect and is not counted. There are no interrupts, so `wfi` waits a little and goes on.
 Source: The RISC-V Instruction Set Manual, volume II (1.12), chapter 3.
@@ -61,7 +62,7 @@ def trap(c: Core, w: Warp, r: Rec, g: Gpu, e: int, fault: int) -> int:
     c.time = e
     if g.bare == 0:
         return R_FAULT
-    if fault == F_BREAK and is_call(r, g):
+    if fault == F_BREAK and is_call(r, g) or fault == F_TRAP and w.mtvec & -4 == 0:
         w.pc += 2
         w.earliest = e + 1
         w.retired += 1

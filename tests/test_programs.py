@@ -38,6 +38,12 @@ def test_says_what_it_says_under_qemu(name, vlen):
     assert run(zig("crt0.S", f"{name}.c"), overrides=sizes)[:2] == linux(f"{name}.c", vlen)
 
 
+@pytest.mark.parametrize("name", ("sort", "saxpy"))
+def test_the_same_file_runs_under_qemu(name):
+    """An executable for Linux that brings its own start: `ecall` writes and exits."""
+    assert run(zig("linux.S", f"{name}.c", script=None, defines=("LINUX",)))[:2] == linux(f"{name}.c")
+
+
 def test_vectors_without_fault_only_first():
     """1,000 elements: sum of 1000 - i + 1.5 i = 1,249,750."""
     assert run(zig("crt0.S", "saxpy.c", defines=("NO_FF",)))[:2] == ("wrong 0 sum 1249750 vlenb 64\n", 0)

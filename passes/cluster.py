@@ -9,6 +9,7 @@ when its readers do not share one kernel with a matrix product, or something bes
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import count as count_from
 
@@ -17,7 +18,7 @@ from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.cascade import Derivation, Reject, Term, bottom_stripped, streamed_dim
 from rvgpu.passes.context import Context, Limits, Remark
-from rvgpu.passes.matrix_plan import gathered, unpacked, widened
+from rvgpu.passes.matrix_plan import gathered, groups_of, unpacked, widened
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,14 @@ def beyond_the_machine(d: Derivation) -> str:
     if any(a.tensor.dtype is not DType.f32 for a in d.anchors):
         return "an anchor that is not f32"
     products = [t for t in d.totals if t.name == "contract"]
+    inside = [o for o in d.atom_ops() if o.name == "contract"]
+    if not products and len(d.totals) > 1 and any(groups_of(o, d.dim) for o in inside):
+        return "a sum of products has a kernel of its own"
     if not matrix(products):
         return ""
     if len({frozenset(own_dims(t)) for t in products}) > 1:
         return "contractions of one kernel must share their dims"
-    if len({x.tensor.dtype for t in products + [o for o in d.atom_ops() if o.name == "contract"] for x in t.operands}) > 1:
+    if len({x.tensor.dtype for t in products + inside for x in t.operands}) > 1:
         return "matrix products of several dtypes"
     if sum(s.rhs is not None for s in d.states) > MOST_PRODUCTS:
         return f"more than {MOST_PRODUCTS} matrix products want more registers than there are"
@@ -160,7 +164,7 @@ class _Clusters:
                     seen |= set(new)
                     todo += new
         group = next((g for g in groups if readers <= set(g)), [])
-        if _dequantised(c):
+        if _dequantised(c) or self._summed(c, readers):
             return bool(group)
         return matrix([t for t in group if t in readers])
 
@@ -236,11 +240,19 @@ class _Clusters:
             over = {streamed_dim(t) for t in readers if streamed_dim(t) in c.result.tensor.dims}
             if len(over) == 1 and len(readers) == 1 and readers[0].name == "contract" and self._one_pass(c, readers[0]):
                 out.add(c)
-            if _dequantised(c) and len(readers) == 1 and len(over) == 1 and readers[0].attrs.get("op") == "sum":
-                out.add(c)  # groups of weights: the product of each goes into the sum over them
+            if _dequantised(c) and len(readers) == 1 and len(over) == 1 and readers[0].attrs.get("op") == "sum" or self._summed(c, readers):
+                out.add(c)  # groups: the product of each goes into the sum over them
             if len(readers) >= 2 and len(over) == 1 and any(t.name == "contract" for t in readers) and any(t.name == "reduce" for t in readers):
                 out.add(c)
         return out
+
+    def _summed(self, c: Op, readers: Collection[Op]) -> bool:
+        """Whether c is a product for each of the groups that its one reader adds up."""
+        t = next(iter(readers), None)
+        if t is None or len(readers) != 1 or t.attrs.get("op") != "sum" or any(not _leaf(x) for x in c.operands):
+            return False
+        r = streamed_dim(t)
+        return groups_of(c, r) and {*t.result.tensor.dims} == {*c.result.tensor.dims} - {r}
 
     def _one_pass(self, c: Op, reader: Op) -> bool:
         """The product c feeds one matrix product whose columns two tiles hold, so nothing is made twice, and both are batched, so there are work

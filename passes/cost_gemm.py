@@ -8,12 +8,14 @@ top. Work is shared out by items, each as large as the average one: edges lie on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from rvgpu.ir.core import Op
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import TensorType
 from rvgpu.passes.context import Facts, Limits, Price
 from rvgpu.passes.lower_gemm import Lag
+from rvgpu.passes.lower_groups import group_bytes
 from rvgpu.passes.lower_matrix import Tiles
 from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan, n_lanes
 
@@ -24,6 +26,7 @@ BLOCK = 130  # scalar instructions of a warp around a block
 ROW = 12  # cycles of a warp that stores a row of a tile without further math
 SLOW = {"div": 4, "exp": 16, "exp2": 16, "log": 22, "log2": 22, "sqrt": 4, "rsqrt": 8, "tanh": 20, "erf": 24}  # turns of the VALU (llvm_math)
 CHAIN = 1.5  # a warp takes so much longer for a tile's math than the VALU
+GROUP_ROW, GROUP_TILE = 8, 2  # scalar instructions of a row of a group's tiles, and for each tile
 LATENCY = 12  # cycles that a warp alone waits for the operands of a step, beyond the queue's two multiplies
 
 
@@ -42,7 +45,8 @@ def gemm_operands(plan: MatrixPlan, t: Tiles, te: int) -> Iterator[tuple[Leaf, s
 def gemm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles, count: int) -> int:
     """Scratchpad for `count` stages of every team's operands."""
     lanes = sum(n_lanes(plan, limits, size) if lane == "n" else size for _, lane, size in gemm_operands(plan, t, limits.te))
-    return limits.warps // (t.wm * t.wn) * count * t.bk * lanes * plan.dtype.bits // 8
+    totals = group_bytes(plan, limits, t) if plan.group is not None else 0
+    return limits.warps // (t.wm * t.wn) * count * t.bk * lanes * plan.dtype.bits // 8 + totals
 
 
 def gemm_stages(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
@@ -52,8 +56,12 @@ def gemm_stages(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
 
 def _math(plan: MatrixPlan, f: Facts) -> tuple[float, float]:
     """Cycles of the VALU and of the exp unit for one element behind the products."""
-    unit = sum(op.name == "exp" for op in plan.epilogue) if f.exp_lanes else 0
-    turns = sum(1 if op.attrs.get("anchored") and unit else SLOW.get(op.name, 1) for op in plan.epilogue)
+    return _turns(plan.epilogue, f)
+
+
+def _turns(ops: Sequence[Op], f: Facts) -> tuple[float, float]:
+    unit = sum(op.name == "exp" for op in ops) if f.exp_lanes else 0
+    turns = sum(1 if op.attrs.get("anchored") and unit else SLOW.get(op.name, 1) for op in ops)
     return turns * 32 / f.dlen, unit / f.exp_lanes if unit else 0.0
 
 
@@ -72,9 +80,20 @@ def _lines(limits: Limits, dims: tuple[Dim, ...], nbytes: float, bits: int) -> f
     return max(1.0, nbytes / LINE) + (0.0 if whole else 1 - 8 / LINE)
 
 
+def _group(plan: MatrixPlan, f: Facts, t: Tiles, elements: float, te: int) -> dict[str, float]:
+    """What the ends of groups take for so many elements of their tiles: reads, math and a sum (which one multiplication joins)."""
+    if plan.group is None:
+        return dict.fromkeys(("VALU", "exp", "tile port", "issue"), 0.0)
+    turns, exp = _turns(plan.group.ops, f)
+    return {"VALU": elements * turns, "exp": elements * exp, "tile port": elements * 4 / f.tile_move_bytes,
+            "issue": elements / (t.jn * te) * (GROUP_ROW + t.jn * GROUP_TILE)}
+
+
 def gemm_cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     bm, bn = t.shape(limits.te)
-    m, n, r, batch = (limits.product(dims) for dims in (plan.m, plan.n, (plan.stream.dim,), plan.batch))
+    m, n, inner, batch = (limits.product(dims) for dims in (plan.m, plan.n, (plan.inner,), plan.batch))
+    groups = limits.product((plan.stream.dim,)) if plan.group is not None else 1
+    r = groups * inner
     bits, products, kmax = plan.dtype.bits, len(plan.products), KMAX[plan.dtype.bits]
     m_tiles, n_tiles = -(-m // bm), -(-n // bn)
     items = batch * m_tiles * n_tiles
@@ -85,23 +104,27 @@ def gemm_cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     high, wide = 16 * -(-m // m_tiles // 16), 16 * -(-n // n_tiles // 16)  # of an item on average
     if per_core < m_tiles:  # some core has none of the ragged rows
         high = bm
-    steps, blocks = -(-r // kmax), -(-r // t.bk)
+    steps, blocks = groups * -(-inner // kmax), groups * -(-inner // t.bk)
     matrix = high * wide * r * products / f.macs[plan.dtype.name]
     dma = 0.0
     for leaf, lane, _ in gemm_operands(plan, t, limits.te):
         size = high if lane == "m" else wide
-        if leaf.dims[-1] == plan.stream.dim:
-            dma += size * blocks * _lines(limits, leaf.dims, min(r, t.bk) * bits / 8, bits) * f.transpose_factor * LINE / f.dma_bytes
+        if leaf.dims[-1] == plan.inner:
+            dma += size * blocks * _lines(limits, leaf.dims, min(inner, t.bk) * bits / 8, bits) * f.transpose_factor * LINE / f.dma_bytes
         else:
             dma += r * _lines(limits, leaf.dims, size * bits / 8, bits) * LINE / f.dma_bytes
     issue = mates * (steps * (kmax * (t.im + t.jn) + 3 * t.im * t.jn * products + 6) + blocks * BLOCK)
     at_once = mates * min(limits.warps // mates, per_core)
     alone = (matrix + steps * mates * LATENCY + mates * blocks * BLOCK) / at_once
+    group = _group(plan, f, t, groups * high * wide, limits.te)
+    if plan.group is not None:  # a team's warps are in the products together and then in the ends of groups
+        alone = max(alone, (max(matrix, issue) + max(group.values())) * mates / at_once)
     l2 = f.cores * r * (high + wide) * bits / 8 / f.l2_bytes
     out = high * wide * 4 * products
-    tile = out / f.tile_move_bytes
+    tile = out / f.tile_move_bytes if plan.group is None else group["tile port"]
     valu, exp = (high * wide * x for x in _math(plan, f))
-    needs = {"matrix": matrix, "DMA": dma, "issue": issue, "chain": alone, "L2": l2, "tile port": tile, "VALU": valu, "exp": exp}
+    needs = {"matrix": matrix, "DMA": dma, "issue": issue + group["issue"], "chain": alone, "L2": l2, "tile port": tile, "VALU": valu + group["VALU"],
+             "exp": exp + group["exp"]}
     needs = {k: v * per_core for k, v in needs.items()}
     dram = batch * (m * r + n * r + m * n) * bits / 8 / f.dram_bytes
     first = f.cores * (high + wide) * min(t.bk, r) * bits / 8 / 4 / f.dram_bytes  # neighbours share half, and half of it is late

@@ -98,7 +98,7 @@ class Matrix(ABC):
         self.kmax = KMAX[plan.dtype.bits]
         self.warp = self.k.special("warp")
         self.M, self.N = self.em.product(plan.m), self.em.product(plan.n)
-        self.R = self.em.extent(plan.stream.dim)
+        self.R = self._positions()
         self.batch_extents = [self.em.extent(d) for d in plan.batch]
         te = limits.te
         k, (high, wide) = self.k, self._units()
@@ -121,8 +121,8 @@ class Matrix(ABC):
         self.operands: dict[tuple[Value, str], Operand] = {}
         for p in plan.products:
             if p.a is not None:
-                self._operand(p.a, plan.stream.dim, "m", False)
-            self._operand(p.b, plan.stream.dim, "n", False)
+                self._operand(p.a, plan.inner, "m", False)
+            self._operand(p.b, plan.inner, "n", False)
         for a in plan.atoms:
             self._operand(a.keys, a.dim, "r", False)
             self._operand(a.query, a.dim, "m", True)
@@ -135,6 +135,10 @@ class Matrix(ABC):
     def _units(self) -> tuple[int, int]:
         """Rows and columns of one of a warp's accumulators."""
         return self.limits.te, self.limits.te
+
+    def _positions(self) -> Value:
+        """How far the block loop goes."""
+        return self.em.extent(self.stream.dim)
 
     def _accumulators(self) -> None:
         k, t = self.k, self.tiles
@@ -149,7 +153,7 @@ class Matrix(ABC):
         if (leaf.value, lane) in self.operands:
             return
         k = self.k
-        k_cap = self.tiles.bk if k_dim == self.stream.dim else -(-self.limits.bound(k_dim) // self.kmax) * self.kmax
+        k_cap = self.tiles.bk if k_dim == self.plan.inner else -(-self.limits.bound(k_dim) // self.kmax) * self.kmax
         lane_cap = {"m": self.bm, "n": n_lanes(self.plan, self.limits, self.bn), "r": self.tiles.bk}[lane]
         dtype = self.em.tensors[leaf.value][2]
         count = (2 if per_item else self.stages) * self.teams
@@ -243,9 +247,9 @@ class Matrix(ABC):
         k, em = self.k, self.em
         batch, mt, n0 = self._tile_of(w)
         rows, all_warps = self._staged_rows(mt)
-        r = Lanes(Axis((self.stream.dim,), i), clamp(k, k.idx("sub", self.R, i), self.tiles.bk))
+        fixed, r = self._block_at(i)
         lanes = {"m": rows, "n": Lanes(Axis(self.plan.n, n0), clamp(k, k.idx("sub", self.N, n0), self.columns)), "r": r}
-        with em.scope([Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)]):
+        with em.scope([*(Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)), *fixed]):
             for number, op in enumerate(operands):
                 mine = None if op.lane == "m" and all_warps else self._mover(number)
                 if op.per_item and first is not None:
@@ -253,8 +257,9 @@ class Matrix(ABC):
 
                 def go(op: Operand = op) -> Sequence[Value]:
                     # each operand has its own roles for dims: D is contracted in q @ k and a column in p @ v
-                    k_axis = r.axis if op.k_dim == self.stream.dim else Axis((op.k_dim,), k.const(0))
-                    k_count = r.count if op.k_dim == self.stream.dim else em.extent(op.k_dim)
+                    inner = op.k_dim == self.plan.inner
+                    k_axis = r.axis if inner else Axis((op.k_dim,), k.const(0))
+                    k_count = r.count if inner else em.extent(op.k_dim)
                     with em.scope([lanes[op.lane].axis, k_axis]):
                         self._transfer(op, lanes[op.lane], k_count, stage(op))
                     return []
@@ -263,6 +268,10 @@ class Matrix(ABC):
                     go()
                 else:
                     k.if_(mine, go)
+
+    def _block_at(self, i: Value) -> tuple[list[Axis], Lanes]:
+        """Coordinates that a block has, and its rows along the dim that goes by in blocks."""
+        return [], Lanes(Axis((self.stream.dim,), i), clamp(self.k, self.k.idx("sub", self.R, i), self.tiles.bk))
 
     def _mover(self, number: int) -> Value | None:
         """Whether this warp moves operand `number`; None: every warp does."""
@@ -314,11 +323,15 @@ class Matrix(ABC):
         """Operands are read from these stages from now on; the rows of the block from i on."""
         for op in self.operands.values():
             op.stage = wstage if op.per_item else stage
-        return clamp(self.k, self.k.idx("sub", self.R, i), self.tiles.bk)
+        return self._block_at(i)[1].count
 
     @abstractmethod
     def block(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         """`rows` of the streamed dim from `i` on, by a warp that has a tile; returns the carried values."""
+
+    def total(self, state: int, i: int, j: int, row: Value) -> Value:
+        """A row of a state's tile at the end of the streamed dim."""
+        return self.k.acc_read(self.accs[state][i][j], row, self.vl_n[j], axis="row")
 
     # -- vector states and anchors, as loops carry them
     def _parts(self, carried: list[Value]) -> tuple[States, list[Value]]:

@@ -50,6 +50,15 @@ class Atom:
 
 
 @dataclass(eq=False)
+class Group:
+    """A state that adds up over the streamed dim what elementwise math (`ops`) makes of a product over another dim."""
+
+    atom: Value
+    dim: Dim
+    ops: list[Op]
+
+
+@dataclass(eq=False)
 class MatrixPlan:
     stream: Stream
     products: list[Product]
@@ -63,11 +72,17 @@ class MatrixPlan:
     later_is_longer: bool  # later rows keep more of the streamed dim (causal attention)
     leaves: list[Leaf] = field(default_factory=list)
     epilogue: list[Op] = field(default_factory=list)  # what is done with each element of the products
+    group: Group | None = None  # then there is one product: of each group
 
     @property
     def streamed_rows(self) -> bool:
         """True when A is made from tiles in registers (attention), false for plain GEMM loops."""
         return any(p.a is None for p in self.products)
+
+    @property
+    def inner(self) -> Dim:
+        """The dim that products contract, block by block."""
+        return self.group.dim if self.group is not None else self.stream.dim
 
     def static_dims(self) -> set[str]:
         """Names whose exact value the scratchpad layout needs."""
@@ -175,6 +190,8 @@ def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
     contractions = [s for s in stream.states if s.contraction]
     if any(unpacked(x) is not None for op in stream.atoms.ops if op.name == "contract" for x in op.operands):
         return None  # lower_packed's
+    if not contractions and (group := _sum_of_groups(func, em, stream)) is not None:
+        return group
     atoms = _atoms(em, stream)
     if not contractions:
         if atoms:
@@ -210,17 +227,64 @@ def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
         products.append(Product(s, leaf_of(em, x), x, b))
     leaves = [leaf for p in products for leaf in (p.a, p.b) if leaf] + [leaf for a in atoms for leaf in (a.keys, a.query)]
     orders = [leaf.dims for leaf in leaves] + [p.value.tensor.dims for p in func.params] + [t.dims for t in func.result_types]
+    m, n, batch = _placed(func, m, n, orders, leaves, {r, *(a.dim for a in atoms)})
+    vectors = [s for s in stream.states if not s.contraction]
+    masks = find_masks(em, stream)
+    return MatrixPlan(stream, products, vectors, atoms, batch, m, n, lhs.tensor.dtype, masks, grows_with(em, masks, m), leaves,
+                      _elements(_behind(func, stream), m, n))
+
+
+def _placed(func: Func, m: tuple[Dim, ...], n: tuple[Dim, ...], orders: Sequence[tuple[Dim, ...]], leaves: Sequence[Leaf],
+            inner: set[Dim]) -> tuple[tuple[Dim, ...], tuple[Dim, ...], tuple[Dim, ...]]:
+    """Rows and columns that run as one axis each, and the batch dims: all others but the `inner` ones."""
     m, extra_m = _mergeable(m, orders)
     n, extra_n = _mergeable(n, orders)
     every = [d for t in func.result_types for d in t.dims] + [d for leaf in leaves for d in leaf.dims]
-    inner = {a.dim for a in atoms}
-    batch = tuple(dict.fromkeys(d for d in [*extra_m, *extra_n, *every] if d not in m and d not in n and d != r and d not in inner))
-    batch = tuple(sorted(batch, key=lambda d: every.index(d)))
-    vectors = [s for s in stream.states if not s.contraction]
-    masks = find_masks(em, stream)
-    behind = [op for op in (*func.body.ops, *stream.finish.ops) if op is not stream.op]
-    epilogue = [op for op in behind if any(isinstance(x.type, TensorType) and {*m} & {*x.type.dims} and {*n} & {*x.type.dims} for x in op.results)]
-    return MatrixPlan(stream, products, vectors, atoms, batch, m, n, lhs.tensor.dtype, masks, grows_with(em, masks, m), leaves, epilogue)
+    batch = dict.fromkeys(d for d in [*extra_m, *extra_n, *every] if d not in m and d not in n and d not in inner)
+    return m, n, tuple(sorted(batch, key=lambda d: every.index(d)))
+
+
+def _behind(func: Func, stream: Stream) -> list[Op]:
+    return [op for op in (*func.body.ops, *stream.finish.ops) if op is not stream.op]
+
+
+def _elements(ops: Sequence[Op], m: tuple[Dim, ...], n: tuple[Dim, ...]) -> list[Op]:
+    """Those that make something for each element of the products."""
+    return [op for op in ops if any(isinstance(x.type, TensorType) and {*m} & {*x.type.dims} and {*n} & {*x.type.dims} for x in op.results)]
+
+
+def groups_of(c: Op, r: Dim) -> bool:
+    """Whether a product is one for each position of r: of stored tensors, rows and columns and r in the result."""
+    x, y = c.operands
+    dims = c.attrs["dims"]
+    assert isinstance(dims, tuple)
+    own = [{*a.tensor.dims} - {*b.tensor.dims} for a, b in ((x, y), (y, x))]
+    alike = x.tensor.dtype == y.tensor.dtype and x.tensor.dtype in MATRIX_DTYPES
+    return len(dims) == 1 and all(own) and alike and r in x.tensor.dims and r in y.tensor.dims
+
+
+def _sum_of_groups(func: Func, em: Emitter, stream: Stream) -> MatrixPlan | None:
+    """The plan of sum over r of f(product over another dim)."""
+    products = [op for op in stream.atoms.ops if op.name in ("contract", "reduce")]
+    if len(products) != 1 or products[0].name != "contract" or len(stream.states) != 1 or stream.states[0].kind != "sum":
+        return None
+    c, state, r = products[0], stream.states[0], stream.dim
+    x, y = c.operands
+    a, b = leaf_of(em, x), leaf_of(em, y)
+    if a is None or b is None or not groups_of(c, r) or {*state.dims} != {*c.result.tensor.dims} - {r}:
+        return None
+    last = func.result_types[0].dims[-1]
+    if last in a.dims and last not in b.dims:
+        a, b, x = b, a, y
+    m = tuple(d for d in a.dims if d not in b.dims)
+    n = tuple(d for d in b.dims if d not in a.dims)
+    dim = c.attrs["dims"][0]  # type: ignore[index]
+    assert isinstance(dim, Dim)
+    orders = [leaf.dims for leaf in (a, b)] + [p.value.tensor.dims for p in func.params] + [t.dims for t in func.result_types]
+    m, n, batch = _placed(func, m, n, orders, [a, b], {r, dim})
+    ops = [op for op in _elements([*stream.atoms.ops, *state.body.ops], m, n) if op is not c]
+    return MatrixPlan(stream, [Product(state, a, x, b)], [], [], batch, m, n, x.tensor.dtype, [], False, [a, b],
+                      _elements(_behind(func, stream), m, n), Group(c.result, dim, ops))
 
 
 def _mergeable(group: tuple[Dim, ...], orders: Sequence[tuple[Dim, ...]]) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:

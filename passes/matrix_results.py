@@ -82,7 +82,7 @@ class Results:
         for args in (self.stream.rebase.args, self.stream.finish.args):
             if v in args:
                 n = args.index(v)
-                contraction = n < len(self.stream.states) and self.stream.states[n].contraction
+                contraction = n in self.low.accs
                 return not contraction, contraction
         if v.op is None or not v.op.operands:
             return False, False
@@ -130,9 +130,8 @@ class Results:
                 return k.idx("add", row, u) if u else row
 
             binds: dict[Value, Rows | Callable[[], Rows]] = {}
-            for s_index, tiles in self.low.accs.items():
-                binds[self.stream.rebase.args[s_index]] = lambda acc=tiles[i][j]: tuple(  # type: ignore[misc]
-                    k.acc_read(acc, at(u), self.low.vl_n[j], axis="row") for u in range(count))
+            for s in self.low.accs:
+                binds[self.stream.rebase.args[s]] = lambda s=s: tuple(self.low.total(s, i, j, at(u)) for u in range(count))  # type: ignore[misc]
             def row_factor(slot: int) -> Rows:
                 return tuple(k.s_load(k.mem_at(self._table(), [k.const(slot), at(u)])) for u in range(count))
 
@@ -183,7 +182,7 @@ class Results:
             for j in range(low.tiles.jn):
                 lane = Axis(self.plan.n, k.idx("add", low.n0, j * te), low.vl_n[j], te)
                 binds: dict[Value, Rows | Callable[[], Rows]] = {
-                    self.stream.rebase.args[s]: (k.acc_read(tiles[i][j], r, low.vl_n[j], axis="row"),) for s, tiles in low.accs.items()}
+                    self.stream.rebase.args[s]: (low.total(s, i, j, r),) for s in low.accs}
                 with em.scope([lane, Axis(self.plan.m, k.idx("add", first, r))], binds):
                     xs = [em.one(v) for _, v, _ in outs]
                     made.append([x if isinstance(x.type, VecType) else k.bcast(x, low.vl_n[j], te) for x in xs])

@@ -17,6 +17,7 @@ from rvgpu.passes.cost import cost, roofline, spm_bytes, stages, teams
 from rvgpu.passes.cost_gemm import lag
 from rvgpu.passes.expand import is_macro
 from rvgpu.passes.lower_gemm import Gemm
+from rvgpu.passes.lower_groups import Grouped
 from rvgpu.passes.lower_long import lower_long
 from rvgpu.passes.lower_matrix import Tiles
 from rvgpu.passes.lower_merge import lower_merge
@@ -107,7 +108,8 @@ class Tile:
         self._say(func, context, f"{t.wm} x {t.wn} warps of {t.im} x {t.jn} tiles{apart}, blocks of {t.bk}", spm_bytes(plan, limits, t), price, tuned)
         if plan.streamed_rows:
             return Streamed(func, limits, plan, t, stages(plan, limits, t), teams(plan, limits, t)).build()
-        return Gemm(func, limits, plan, t, stages(plan, limits, t), lag(plan, func.result_types, context.facts)).build()
+        how = Gemm if plan.group is None else Grouped
+        return how(func, limits, plan, t, stages(plan, limits, t), lag(plan, func.result_types, context.facts)).build()
 
     def _say(self, func: Func, context: Context, tile: str, spm: int | None, price: Price, tuned: bool = False) -> None:
         context.planned[func.name] = Planned(tile, price, tuned)

@@ -24,6 +24,8 @@ TEXTS = {
                  "    return c * rsqrt(mean(c * c, over=N) + 1e-5) * w",
     "lse": "def lse(q: bf16[S, D], k: bf16[T, D], v: bf16[T, D]) -> (bf16[S, D], f32[S]):\n    s: f32 = (q @ k) * 0.3\n"
            "    return softmax(s, over=T) @ v, logsumexp(s, over=T)",
+    "groups": "def groups(a: bf16[B, M, C, J], w: bf16[N, J, C, P], s: f32[C, M], z: f32[C, P], b: f32[N]) -> bf16[B, M, N, P]:\n"
+              "    return relu(sum(dot(a, w, over=J) * s + z * s, over=C) + b)",
     "two_steps": "def two_steps(x: f32[M, N], w: f32[N, K]) -> f32[M, K]:\n    return softmax(softmax(x, over=N) @ w, over=K)",
     "temporary_names": "def temporary_names(t0: f32[M, N], t1: f32[N, K]) -> f32[M, K]:\n    return softmax(t0 @ t1, over=K)",
 }

@@ -8,6 +8,7 @@ import pytest
 from rvgpu.ir.numeric import numpy_dtype
 from rvgpu.ir.types import DType
 from rvgpu.passes.pipeline import parse_passes
+from rvgpu.runtime.inputs import random_inputs
 from rvgpu.runtime.kernel import kernel
 from tests.test_zoo import MACHINES
 
@@ -79,3 +80,40 @@ def test_8_bit_weights_are_converted_where_they_are_loaded(small, wide):
     a, b = operands("e4m3", 20, 70, 90)[0].astype(np.float32), operands(small, 20, 70, 90)[1]
     r = f.compile("base").run(a.astype(numpy_dtype(DType[wide])), b, np.ones(70, np.float32), check=True, sanitize=True)
     assert r.stats["check"]["passed"] and len(r.stats["launches"]) == 1
+
+
+GROUPS = {
+    "zoo": "a: {0}[M, C, J], sa: f32[M, C], b: {0}[C, J, N], sb: f32[C, N]) -> bf16[M, N]:\n    return sum(f32(dot(a, b, over=J)) * sa * sb, over=C)",
+    "other layouts": "a: {0}[C, M, J], sa: f32[C], b: {0}[N, C, J], sb: f32[N, C]) -> f32[M, N]:\n"
+                     "    return sum(f32(dot(a, b, over=J)) * (sa * sb), over=C)",
+    "behind it": "a: {0}[M, C, J], sa: f32[M, C], b: {0}[C, J, N], z: f32[N, C], y: f32[M]) -> f32[M, N]:\n"
+                 "    return tanh(sum((f32(dot(a, b, over=J)) - z) * sa, over=C)) * y",
+}
+
+
+def groups(name, dtype):
+    return kernel("def f(" + GROUPS[name].format(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["i8", "e4m3"])
+@pytest.mark.parametrize("name", GROUPS)
+def test_sums_of_groups_are_one_kernel_whose_tiles_do_not_change_bytes(name, dtype):
+    f = groups(name, dtype)
+    inputs = random_inputs(f.func, {"M": 70, "N": 141, "C": 3, "J": 75}, 1)
+    plain = f.compile("base").run(*inputs, check=True, sanitize=True)
+    assert plain.stats["check"]["passed"] and len(plain.stats["launches"]) == 1 and plain.stats["macs"] >= 70 * 141 * 225
+    for tiles in ("wm=1,wn=1,im=1,jn=2,bk=32", "wm=2,wn=2,im=1,jn=1,bk=128", "wm=4,wn=1,im=1,jn=1,bk=64"):
+        assert f.compile("base", J=75, passes=parse_passes(f"+tile{{{tiles}}}")).run(*inputs).out.tobytes() == plain.out.tobytes()
+
+
+def test_sums_of_no_groups_and_groups_of_nothing():
+    f = groups("zoo", "e4m3")
+    for sizes in ({"M": 5, "N": 7, "C": 0, "J": 9}, {"M": 5, "N": 7, "C": 2, "J": 0}):
+        assert not f.compile("base").run(*random_inputs(f.func, sizes, 1)).out.any()
+
+
+def test_two_sums_of_groups_have_a_kernel_each():
+    f = kernel("def f(a: i8[M, C, J], b: i8[C, J, N], d: i8[C, J, N], s: f32[C]) -> f32[M, N]:\n"
+               "    return sum(dot(a, b, over=J) * s, over=C) * sum(dot(a, d, over=J) * s, over=C)")
+    r = f.compile("base").run(*random_inputs(f.func, {"M": 20, "N": 41, "C": 3, "J": 35}, 1), check=True)
+    assert r.stats["check"]["passed"] and len(r.stats["launches"]) == 2

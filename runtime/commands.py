@@ -40,7 +40,7 @@ from rvgpu.runtime.code import Code, make_code, read_note
 from rvgpu.runtime.inputs import random_inputs, random_scalars, random_tensor
 from rvgpu.runtime.kernel import bucket, read_text
 from rvgpu.runtime.launch import Launched, run_code, shape
-from rvgpu.runtime.programs import hot_rows, run_program, traced, write_trace
+from rvgpu.runtime.programs import hot_rows, run_program, traced, write_traced
 from rvgpu.runtime.remarks import compare_cycles, show_remarks
 from rvgpu.runtime.stats import describe, statistics, work_of_code
 from rvgpu.sim.elf import load as load_elf
@@ -138,7 +138,7 @@ def opt(args: Args) -> int:
 
 # -- run and sim
 
-def finish(args: Args, stats: dict[str, Any], outputs: dict[str, Any], trace: Trace | None) -> int:
+def finish(args: Args, stats: dict[str, Any], machine: Machine, outputs: dict[str, Any], trace: Trace | None) -> int:
     """The report; --out files; the exit code."""
     if args.sanitize:
         stats["sanitize"] = {"findings": 0}  # one would have ended the run
@@ -152,16 +152,15 @@ def finish(args: Args, stats: dict[str, Any], outputs: dict[str, Any], trace: Tr
                 raise usage(f"cannot write {args.out}{name}.npy: {e.strerror}", "E001") from None
     hot = hot_rows(trace, args, stats)
     print(json.dumps(stats) if args.json else describe(stats) + hot)
-    write_trace(trace, args, None if args.json else sys.stdout)
+    write_traced(trace, args, stats, machine, None if args.json else sys.stdout)
     return EXIT_CHECK_FAILED if "check" in stats and not stats["check"]["passed"] else EXIT_OK
 
 
 def places(args: Args) -> None:
-    """Where --out and --trace write."""
-    if args.out:
-        place(f"{args.out}*.npy")
-    if args.trace:
-        place(args.trace)
+    """Where --out, --trace and --report write."""
+    for path in (args.out and f"{args.out}*.npy", args.trace, args.report):
+        if path:
+            place(path)
 
 
 def run(args: Args) -> int:
@@ -188,7 +187,7 @@ def run(args: Args) -> int:
                           latency_seed=args.latency_seed, **scalars)
     if args.remarks:
         compare_cycles(context, result.raw)
-    return finish(args, result.stats, result.outputs, result.traced() if traced(args) else None)
+    return finish(args, result.stats, compiled.machine, result.outputs, result.traced() if traced(args) else None)
 
 
 def run_tile(args: Args) -> int:
@@ -226,7 +225,7 @@ def launch(args: Args, code: Code, machine: Machine, compile_s: float, elf: byte
     """Runs code that came without its math and reports."""
     places(args)
     stats, done = run_alone(args, code, machine, dim_values(args.dims), elf, compile_s, timing)
-    return finish(args, stats, done.outputs, done.trace)
+    return finish(args, stats, machine, done.outputs, done.trace)
 
 
 def run_alone(args: Args, code: Code, machine: Machine, binding: dict[str, int], elf: bytes | None, compile_s: float = 0.0,

@@ -11,6 +11,7 @@ import io
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any, TextIO
 
 from rvgpu.errors import EXIT_USAGE, RvgpuError
@@ -38,7 +39,7 @@ class Console:
 
 def traced(args: argparse.Namespace) -> bool:
     """Whether the command asks for what only a trace tells."""
-    return bool(args.trace or args.hot)
+    return bool(args.trace or args.hot or args.report)
 
 
 def hot_rows(trace: Trace | None, args: argparse.Namespace, stats: dict[str, Any]) -> str:
@@ -50,20 +51,28 @@ def hot_rows(trace: Trace | None, args: argparse.Namespace, stats: dict[str, Any
     return "\n" + table(rows)
 
 
-def write_trace(trace: Trace | None, args: argparse.Namespace, report: TextIO | None) -> None:
-    """A .pftrace file where --trace asks for it, and a line about it in the report."""
+def write_traced(trace: Trace | None, args: argparse.Namespace, stats: dict[str, Any], machine: Machine, said: TextIO | None) -> None:
+    """The files that --trace and --report ask for, and a line about each where `said` is."""
     if trace is None:
         return
     if trace.dropped:
         print(f"note: the trace holds the first {len(trace.events)} of {len(trace.events) + trace.dropped} events", file=sys.stderr)
-    if not args.trace:
-        return
-    try:
-        trace.write(args.trace)
-    except OSError as e:
-        raise RvgpuError("E001", f"cannot write {args.trace}: {e.strerror}", exit_code=EXIT_USAGE) from None
-    if report is not None:
-        print(f"  trace        {args.trace} (open it at ui.perfetto.dev)", file=report)
+    for path, label, how, write in ((args.trace, "trace", "open it at ui.perfetto.dev", trace.write),
+                                    (args.report, "report", "open it in a browser", lambda to: _page(to, args, stats, machine, trace))):
+        if not path:
+            continue
+        try:
+            write(path)
+        except OSError as e:
+            raise RvgpuError("E001", f"cannot write {path}: {e.strerror}", exit_code=EXIT_USAGE) from None
+        if said is not None:
+            print(f"  {label:12} {path} ({how})", file=said)
+
+
+def _page(path: str, args: argparse.Namespace, stats: dict[str, Any], machine: Machine, trace: Trace) -> None:
+    from rvgpu.runtime.report import html
+
+    Path(path).write_text(html(stats, machine, trace, args.file), "utf-8")
 
 
 def run_program(args: argparse.Namespace, machine: Machine, data: bytes) -> int:
@@ -79,7 +88,7 @@ def run_program(args: argparse.Namespace, machine: Machine, data: bytes) -> int:
         console.to.flush()
     hot = hot_rows(trace, args, stats)
     print(json.dumps(stats) if args.json else describe(stats) + hot, file=sys.stdout if args.json else sys.stderr)
-    write_trace(trace, args, None if args.json else sys.stderr)
+    write_traced(trace, args, stats, machine, None if args.json else sys.stderr)
     return end if 0 <= end <= 255 else 255
 
 

@@ -65,6 +65,7 @@ def _launch(q: argparse.ArgumentParser) -> None:
     q.add_argument("--sanitize", action="store_true", help="checked mode: undefined values, bounds, races, deadlock (docs/checked.md)")
     q.add_argument("--latency-seed", type=_natural, metavar="N", help="vary every latency by this seed: results without races stay")
     q.add_argument("--trace", metavar="FILE.pftrace", help="write a Perfetto trace")
+    q.add_argument("--report", metavar="FILE.html", help="write one page: roofline, stalls, timeline, hottest lines and instructions")
     q.add_argument("--hot", type=_natural, nargs="?", const=20, default=0, metavar="N",
                    help="the N instructions (20) that took most of the warps' time, and what they waited for")
     q.add_argument("--json", action="store_true", help="one JSON object (docs/json.md) instead of the report")
@@ -106,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     q.add_argument("--passes", metavar="'a,b{x=1}'", help="as for run")
     q.add_argument("--check", action="store_true", help="compare with float64 within the propagated error bound")
     q.add_argument("--json", action="store_true", help="one JSON object instead of the table")
-    q.set_defaults(input=[], sanitize=False, latency_seed=None, trace=None, hot=0, harts=None, memory=None, timing="full")
+    q.set_defaults(input=[], sanitize=False, latency_seed=None, trace=None, report=None, hot=0, harts=None, memory=None, timing="full")
     q = command("machines", "list machines or print one", _machine)
     q.add_argument("name", nargs="?")
     q = command("disasm", "disassemble an object or ELF")

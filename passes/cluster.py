@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from itertools import count as count_from
 
 from rvgpu.ir.core import Block, Builder, Func, Op, Param, Value
-from rvgpu.ir.dims import Dim
+from rvgpu.ir.dims import Dim, is_bound
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.cascade import Derivation, Reject, Term, bottom_stripped, streamed_dim
 from rvgpu.passes.context import Context, Limits, Remark
 from rvgpu.passes.matrix_plan import gathered, groups_of, unpacked, widened
+from rvgpu.passes.row_plan import column_part, runs_inside
 
 
 @dataclass(frozen=True)
@@ -274,12 +275,12 @@ class _Clusters:
 
     # -- kernels
     def run(self) -> list[Func]:
-        """Stage 2n has group n and what can be computed beside it; 2n + 1 what a matrix kernel leaves to do along its streamed dim; -1 what no
-        total is needed for but must be stored."""
+        """Stage 2n has group n and what can be computed beside it; 2n + 1 what a matrix kernel, or one of long columns, leaves to do along its
+        streamed dim; -1 what no total is needed for but must be stored."""
         groups = self.groups()
         self.number = {t: 2 * n for n, g in enumerate(groups) for t in g}
+        self.swept = {2 * n: streamed_dim(g[0]) for n, g in enumerate(groups) if matrix(g) or self._long_columns(g)}
         self.stage = self._stages(groups)
-        self.swept = {2 * n: streamed_dim(g[0]) for n, g in enumerate(groups) if matrix(g)}
         self.stored: dict[int, dict[Value, str]] = {n: {} for n in range(-1, max(1, 2 * len(groups)))}
         outs: dict[int, list[Out]] = {n: [] for n in self.stored}
         names = self.func.result_names or ["out"]
@@ -307,8 +308,7 @@ class _Clusters:
         return kernels
 
     def _stages(self, groups: list[list[Op]]) -> dict[Value, int]:
-        stage = {p.value: -1 for p in self.func.params}
-        swept = {2 * n: streamed_dim(g[0]) for n, g in enumerate(groups) if matrix(g)}
+        stage, swept = {p.value: -1 for p in self.func.params}, self.swept
         for op in self.func.body.ops:
             s = self.number[op] if op in self.number else max((stage[x] for x in op.operands), default=-1)
             later = op not in self.number and s in swept and any(swept[s] in r.tensor.dims for r in op.results)
@@ -318,12 +318,31 @@ class _Clusters:
                 stage[r] = s + 1 if later else s
         return stage
 
+    def _long_columns(self, group: list[Op]) -> bool:
+        """Sums on the vector unit whose rows go by one after the other, more of them than stand in scratchpad at once."""
+        r = streamed_dim(group[0])
+        known = all(is_bound(n, {**self.limits.upper, **self.limits.exact}) for n in r.names)
+        if not known or self.limits.bucket((r,)) <= column_part(self.limits, once=False):
+            return False
+        inputs, seen = [], set()
+        todo = [x for t in group for x in t.operands]
+        while todo:
+            v = todo.pop()
+            if v in seen:
+                continue
+            seen.add(v)
+            if v.op is None or v.op in self.number and v.op not in group:
+                inputs.append(v.tensor.dims)
+            else:
+                todo += v.op.operands
+        return bool(group[0].result.tensor.dims) and not runs_inside(r, inputs)
+
     def _result_stage(self, r: Value, groups: list[list[Op]]) -> int:
         """A result that needs no total joins the first kernel when it has its rows."""
         if self.stage[r] >= 0 or not groups:
             return max(self.stage[r], 0)
         rows, dims = set(groups[0][0].result.tensor.dims), set(r.tensor.dims)
-        return 0 if not matrix(groups[0]) and dims in (rows, rows | {streamed_dim(groups[0][0])}) else -1
+        return 0 if 0 not in self.swept and dims in (rows, rows | {streamed_dim(groups[0][0])}) else -1
 
     def _spread(self, outs: dict[int, list[Out]], n: int, group: list[Op], last: bool) -> None:
         """Results of a group's stage that have dims beyond its own are made by the next stage, unless the stage makes nothing else."""

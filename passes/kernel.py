@@ -9,7 +9,7 @@ import numpy as np
 
 from rvgpu.errors import RvgpuError
 from rvgpu.ir.core import Block, Func, Op, Value
-from rvgpu.ir.dims import Dim
+from rvgpu.ir.dims import Dim, parts_of
 from rvgpu.ir.numeric import neutral
 from rvgpu.ir.tile_build import K, KFunc, KTensor
 from rvgpu.ir.types import DType, TensorType
@@ -74,6 +74,11 @@ class Stream:
                                 t.dtype, t.dims))
         return Stream(op, dim, states, tuple(tuple(int(i) for i in t) for t in needs),  # type: ignore[union-attr,arg-type]
                       op.regions[0], op.regions[1 + n], op.regions[2 + n], finish, int(op.attrs.get("part", 0)))  # type: ignore[arg-type]
+
+    @property
+    def part_dim(self) -> Dim | None:
+        """The dim of the parts where there are any."""
+        return parts_of(self.dim.name, self.part) if self.part and self.dim.name is not None else None
 
     def link(self, em: Emitter) -> None:
         """Region arguments stand for what is passed to them: captures, atoms, finished totals."""

@@ -1,8 +1,8 @@
 """Clusters without a matrix contraction become row kernels: each warp takes rows, runs its states over them wave by wave in
 register chunks, and stores what is left to compute.
 
-Lanes run along the streamed dim when it is innermost in memory (`sweep`), else along the result's last dim. Rows that fit are fetched by DMA,
-double buffered, each warp for itself; long rows go in parts (`lower_long`).
+Lanes run along the streamed dim, which is innermost in memory (`lower_columns` has the others), or along the result's last dim. Rows that fit are
+fetched by DMA, double buffered, each warp for itself; long rows go in parts (`lower_long`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from rvgpu.ir.tile_build import K, KFunc
 from rvgpu.ir.types import DType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import Keep, plan_keep
-from rvgpu.passes.kernel import REDUCE_OP, State, Stream, ceil_div, clamp, decode, find_stream, frame, identity, reject, results
+from rvgpu.passes.kernel import ceil_div, clamp, decode, find_stream, frame, reject, results
 from rvgpu.passes.row_plan import lane_dim
 from rvgpu.passes.rows import Axis, Emitter
 from rvgpu.passes.shared import Shared, plan_shared
-from rvgpu.passes.sweep import Binds, Out, StagedRows, Sweep, anchor_binds, finish_binds, staged_bytes, state_body, total_binds
+from rvgpu.passes.sweep import StagedRows, Sweep, staged_bytes
 
 # stages of the inputs that are fetched, whether what rows share stands beside them (2: converted, 1: as it is) and what sweeps keep: the first
 # that fits
@@ -42,7 +42,6 @@ class _Vector:
         if self.stream:
             self.stream.link(em)
         self.lane = lane_dim(self.stream, func.result_types, [t.dims for t in k.func.tensors if not t.output])
-        self.along = self.stream is not None and self.lane == self.stream.dim
         self.rows = self._row_dims()
         self.width = max(1, limits.bound(self.lane)) if self.lane is not None else 1
         self.keep: Keep | None = None
@@ -61,7 +60,7 @@ class _Vector:
 
     def _short(self) -> int:
         """Lanes (LMUL 4 or 8 of f32) that hold any row of this kernel's bucket, else 0."""
-        if self.stream is None or not self.along or any(op.name == "concat" for op in self.func.body.walk()):
+        if self.stream is None or any(op.name == "concat" for op in self.func.body.walk()):
             return 0
         return next((n for n in (self.chunk, 2 * self.chunk) if self.limits.bucket((self.stream.dim,)) <= n), 0)
 
@@ -93,13 +92,13 @@ class _Vector:
         return per_item, [StagedRows(self.k, self.em, v, per_item, w, stages) for v, w in zip(fit, widths, strict=True)]
 
     def _shared(self) -> Shared | None:
-        if self.lane is None or not self.rows or self.stream is not None and not self.along:
+        if self.lane is None or not self.rows:
             return None
         roots = [v for _, v, _ in self.outs] + [v for s in (self.stream.states if self.stream else ()) for v in s.body.yielded]
         return plan_shared(self.k, self.em, self.func, self.limits, self.lane, roots)
 
     def _kept(self) -> Keep | None:
-        if self.stream is None or not self.along:
+        if self.stream is None:
             return None
         sweeps = [[v for s in wave for v in s.body.yielded] for wave in self.stream.waves()]
         sweeps.append([v for _, v, t in self.outs if self.lane in t.dims])
@@ -156,9 +155,6 @@ class _Vector:
 
     # -- one row: everything with the row's coordinates in scope
     def _row(self) -> None:
-        if self.stream is not None and not self.along:
-            self._lanes_beside_rows(self.stream)
-            return
         with ExitStack() as stack:
             if self.stream is None or self.lane is None:
                 self.sweep.store(self.outs, self.lane)
@@ -168,42 +164,3 @@ class _Vector:
                 return
             self.sweep.totals(stack, self.stream, self.sweep.whole(self.stream.dim), self.keep)
             self.sweep.store_kept(self.outs, self.lane, self.keep)
-
-    def _lanes_beside_rows(self, stream: Stream) -> None:
-        """Lanes along another dim: the streamed dim is a loop over rows, every lane has its own states."""
-        assert self.lane is not None
-        lane = self.lane
-
-        def chunk(base: Value, vl: Value) -> None:
-            with ExitStack() as stack:
-                stack.enter_context(self.em.scope([Axis((lane,), base, vl, self.chunk)]))
-                self._columns(stack, stream, vl)
-
-        self.sweep.chunks(self.sweep.whole(lane), chunk)
-
-    def _columns(self, stack: ExitStack, stream: Stream, vl: Value) -> None:
-        k, em = self.k, self.em
-        for wave in stream.waves():
-            stack.enter_context(em.scope(bind=anchor_binds(k, em, stream, wave, vl)))
-
-            def row(i: Value, parts: list[Value], wave: list[State] = wave) -> list[Value]:
-                with em.scope([Axis((stream.dim,), i)]):
-                    return [k.vt(REDUCE_OP[s.kind], p, state_body(em, s), vl=vl) for s, p in zip(wave, parts, strict=True)]
-
-            totals = k.for_(0, em.extent(stream.dim), 1, [k.bcast(identity(k, s), vl, self.chunk) for s in wave], row)
-            binds: Binds = {}
-            for s, total in zip(wave, totals, strict=True):
-                binds |= total_binds(stream, s, total)
-            stack.enter_context(em.scope(bind=binds))
-        stack.enter_context(em.scope(bind=finish_binds(k, em, stream, vl)))
-        for o in self.outs:
-            if stream.dim not in o[2].dims:
-                self.sweep.store_lanes(o, (), vl)
-                continue
-
-            def each(i: Value, _: list[Value], o: Out = o) -> list[Value]:
-                with em.scope([Axis((stream.dim,), i)]):
-                    self.sweep.store_lanes(o, (), vl)
-                return []
-
-            k.for_(0, em.extent(stream.dim), 1, [], each)

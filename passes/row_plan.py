@@ -3,23 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rvgpu.ir.core import Func, Op
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.context import Limits
-from rvgpu.passes.kernel import Stream, find_stream
+from rvgpu.passes.keep import INDEXED
+from rvgpu.passes.kernel import Stream, find_stream, reject
 
 
 def lane_dim(stream: Stream | None, outs: Sequence[TensorType], inputs: Sequence[tuple[Dim, ...]]) -> Dim | None:
-    """The streamed dim if most inputs that carry it have it innermost, else the first result's innermost dim."""
+    """The streamed dim if most inputs that carry it have it innermost, else the longest result's innermost dim."""
     if stream is None:
         return outs[0].dims[-1] if outs[0].dims else None
     r = stream.dim
+    last = next((t.dims[-1] for t in sorted(outs, key=lambda t: -len(t.dims)) if t.dims and t.dims[-1] != r), None)
+    return r if last is None or runs_inside(r, inputs) else last
+
+
+def runs_inside(r: Dim, inputs: Sequence[tuple[Dim, ...]]) -> bool:
+    """Whether most inputs that carry r have it innermost; those that have it alone say nothing where there are others."""
     carry = [dims for dims in inputs if r in dims]
-    inner = sum(1 for dims in carry if dims[-1] == r)
-    last = next((t.dims[-1] for t in outs if t.dims and t.dims[-1] != r), None)
-    return r if 2 * inner >= max(1, len(carry)) or last is None else last
+    carry = [dims for dims in carry if len(dims) > 1] or carry
+    return 2 * sum(dims[-1] == r for dims in carry) >= max(1, len(carry))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Lanes along `lanes` (side by side in memory, in every tensor that has one of them), one row after the other along `down`, the stream's dim."""
+
+    stream: Stream | None
+    rows: tuple[Dim, ...]
+    down: Dim
+    lanes: tuple[Dim, ...]
+
+
+def column_part(limits: Limits, once: bool) -> int:
+    """Rows of a part of a column, by whether each row is needed but once: those that are not stand in scratchpad together."""
+    return limits.vlen if once else limits.vlen // 4
+
+
+def columns(func: Func, limits: Limits) -> Columns | None:
+    """The plan of a function whose lanes do not run along its stream's dim, or that stores in another order than it reads; None of any other."""
+    stream = find_stream(func)
+    inputs = [p.value.tensor.dims for p in func.params if not p.keyword]
+    if stream is None:
+        return _turned(func, inputs)
+    lane = lane_dim(stream, func.result_types, inputs)
+    if lane is None or lane == stream.dim:
+        return None
+    states = [s.dims for s in stream.states]
+    stored = [*inputs, *states, *(t.dims for t in func.result_types if lane in t.dims)]
+    longest = max((t.dims for t in func.result_types), key=len)
+    beside = tuple(d for d in longest if d not in (stream.dim, stream.part_dim))
+    for v, t in zip(func.results, func.result_types, strict=True):
+        missing = [d for d in beside if d not in t.dims]
+        if missing and not stream.part:  # a part's count has no lanes
+            raise reject(f"results of one kernel must share their row dims; {t} lacks {missing[0]}", v)
+    lanes = beside[-1:]
+    if not any(op.name in INDEXED for op in func.body.walk()):
+        while len(lanes) < len(beside) and all(_together(beside[-len(lanes) - 1:], dims) for dims in stored):
+            lanes = beside[-len(lanes) - 1:]
+    return Columns(stream, beside[:-len(lanes)], stream.dim, lanes)
+
+
+def columns_in_parts(func: Func, limits: Limits) -> tuple[Columns, int] | None:
+    """(plan, rows of a part) of a function whose columns go in parts, by the bucket of their length."""
+    plan = columns(func, limits)
+    if plan is None or plan.stream is None or plan.stream.part or plan.down.name is None:
+        return None
+    part = column_part(limits, len(plan.stream.waves()) == 1)
+    again = any(plan.down in t.dims for t in func.result_types)
+    beside = {*plan.rows, *plan.lanes}
+    alike = all(beside <= set(s.dims) or not set(plan.lanes) & set(s.dims) for s in plan.stream.states)
+    return None if again or not alike or limits.bucket((plan.down,)) <= part else (plan, part)
+
+
+def _turned(func: Func, inputs: Sequence[tuple[Dim, ...]]) -> Columns | None:
+    """The plan of elementwise math some of whose inputs have the result's dims in another order: their innermost dim is one of the two."""
+    dims = func.result_types[0].dims
+    if any(t.dims != dims for t in func.result_types) or len(dims) < 2 or any(op.name in INDEXED for op in func.body.walk()):
+        return None
+    lane = dims[-1]
+    others = [x for x in inputs if len(x) > 1 and lane in x and x != dims]
+    inner = {x[-1] for x in others} - {lane}
+    down = inner.pop() if inner else next((d for d in reversed(dims[:-1]) if any(d in x for x in others)), None)
+    if down is None or inner or not any(down in x for x in others):
+        return None
+    return Columns(None, tuple(d for d in dims[:-1] if d != down), down, (lane,))
+
+
+def _together(run: tuple[Dim, ...], dims: tuple[Dim, ...]) -> bool:
+    """Whether these dims stand side by side, or none of them is there."""
+    at = dims.index(run[0]) if run[0] in dims else 0
+    return dims[at:at + len(run)] == run or not set(run) & set(dims)
 
 
 def part_positions(limits: Limits) -> int:

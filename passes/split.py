@@ -21,7 +21,7 @@ from rvgpu.passes.context import Context, Remark
 from rvgpu.passes.kernel import IDENTITY, Stream
 from rvgpu.passes.lower_parts import few_rows, part_size
 from rvgpu.passes.matrix_plan import plan_matrix
-from rvgpu.passes.row_plan import few_long_rows, long_rows, part_positions
+from rvgpu.passes.row_plan import columns_in_parts, few_long_rows, long_rows, part_positions
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,16 @@ class Split:
         return in_parts(func, plan.stream, size, plan.n)
 
     def _rows(self, func: Func, context: Context) -> list[Func]:
-        """Rows on the vector unit: long ones, where there are few, go in parts of their own size, which `lower_long` keeps otherwise."""
+        """Rows on the vector unit: long ones, where there are few, go in parts of their own size, which `lower_long` keeps otherwise; so do long
+        columns."""
         limits = context.limits()
+        found = columns_in_parts(func, limits)
+        if found is not None:  # the merge is one of columns again, which may be long
+            plan, size = found
+            assert plan.stream is not None
+            context.remarks.append(Remark(f"{func.name}: parts of {size} positions of {plan.down}, then their merge", plan.stream.op))
+            local, merge = in_parts(func, plan.stream, size, plan.lanes)
+            return [local, *self._rows(merge, context)]
         stream = long_rows(func, limits)
         if stream is None or not few_long_rows(func, stream, limits):
             return [func]
@@ -86,7 +94,8 @@ class _Parts:
         self.anchors, self.rebase, self.finish = taken.anchors, taken.rebase, taken.finish
         self.anchor_of = [s.anchors for s in taken.states]
         self.n = len(taken.states)
-        self.names = [f"{func.name}.s{k}" for k in range(self.n)]
+        self.level = taken.dim.name.count(".") + 1  # of parts of parts
+        self.names = [f"{func.name}{'.s' * self.level}{k}" for k in range(self.n)]
         self.types = [TensorType(self._stored(s.dims, columns), s.dtype) for s in taken.states]
 
     def _stored(self, dims: tuple[Dim, ...], columns: tuple[Dim, ...]) -> tuple[Dim, ...]:
@@ -105,7 +114,7 @@ class _Parts:
         drop_dead(body, op.results)
         used = {x for o in body.walk() for x in o.operands}
         params = [p for p in self.func.params if p.value in used]
-        return Func(f"{self.func.name}.parts", params, body, list(op.results), self.types, self.func.loc, self.names)
+        return Func(self.func.name + ".parts" * self.level, params, body, list(op.results), self.types, self.func.loc, self.names)
 
     def merge(self) -> Func:
         """The totals from the states of the parts, and what follows them."""

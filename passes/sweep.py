@@ -47,13 +47,20 @@ class Lanes:
     pieces: list[tuple[Value | None, Sub]]  # offset of the piece in the result, substitution to reach it
 
 
-def state_body(em: Emitter, state: State) -> Value:
-    """The state's body at the coordinates in scope; a contraction on this unit multiplies in the state's dtype."""
-    parts = [em.one(v) for v in state.body.yielded]
+def state_bodies(em: Emitter, state: State) -> Rows:
+    """The state's body for every row in scope; a contraction on this unit multiplies in the state's dtype."""
+    parts = [em.emit(v) for v in state.body.yielded]
     if len(parts) == 1:
         return parts[0]
-    parts = [em.apply("cast", [x], {}, state.dtype) if dtype_of(x) != state.dtype else x for x in parts]
-    return em.apply("mul", parts, {}, state.dtype)
+    parts = [tuple(em.apply("cast", [x], {}, state.dtype) if dtype_of(x) != state.dtype else x for x in xs) for xs in parts]
+    n = max(map(len, parts))
+    return tuple(em.apply("mul", [xs[u % len(xs)] for xs in parts], {}, state.dtype) for u in range(n))
+
+
+def state_body(em: Emitter, state: State) -> Value:
+    """The same where there is one row."""
+    x, = state_bodies(em, state)
+    return x
 
 
 def anchor_binds(k: K, em: Emitter, stream: Stream, wave: Sequence[State], vl: Value | None = None) -> Binds:

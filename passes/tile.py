@@ -5,7 +5,7 @@ in order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 from rvgpu.errors import EXIT_USAGE, RvgpuError
@@ -16,6 +16,7 @@ from rvgpu.passes.context import Context, Limits, Planned, Price, Remark
 from rvgpu.passes.cost import cost, roofline, spm_bytes, stages, teams
 from rvgpu.passes.cost_gemm import lag
 from rvgpu.passes.expand import is_macro
+from rvgpu.passes.lower_columns import lower_columns
 from rvgpu.passes.lower_gemm import Gemm
 from rvgpu.passes.lower_groups import Grouped
 from rvgpu.passes.lower_long import lower_long
@@ -61,12 +62,12 @@ class Tile:
             packed = lower_packed(func, limits)
             if packed is None:
                 _check_packed(func)
-            long = lower_long(func, limits) if packed is None else None
-            merged = lower_merge(func, limits) if packed is None and long is None else None
-            how = "long rows by parts" if long else "parts joined" if merged else "rows"
-            how = "4-bit weights, a warp for two tiles of columns" if packed else f"{how} on the vector unit"
+            if packed is not None:
+                how, kernel = "4-bit weights, a warp for two tiles of columns", packed
+            else:
+                how, kernel = _rows(func, limits)
             self._say(func, context, how, None, _roofline(func, context))
-            return [packed or long or merged or lower_vector(func, limits)]
+            return [kernel]
         missing = sorted(plan.static_dims() - set(context.exact))
         if missing:
             raise RvgpuError("E304", f"kernel {func.name} needs the value of {', '.join(missing)}: it decides the scratchpad's layout",
@@ -146,6 +147,13 @@ class Tile:
                         t = Tiles(wm, wn, im, jn, bk, wo)
                         if all(getattr(self, f) in (0, getattr(t, f)) for f in FIELDS):
                             yield t
+
+
+def _rows(func: Func, limits: Limits) -> tuple[str, KFunc]:
+    """What the vector unit does alone: the first lowering that takes it, in words, and its kernel."""
+    ways: list[tuple[str, Callable[[Func, Limits], KFunc | None]]] = [
+        ("columns", lower_columns), ("long rows by parts", lower_long), ("parts joined", lower_merge), ("rows", lower_vector)]
+    return next((f"{how} on the vector unit", kernel) for how, lower in ways if (kernel := lower(func, limits)) is not None)
 
 
 def fields_of(t: Tiling) -> dict[str, int]:

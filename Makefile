@@ -15,7 +15,8 @@ help:
 	@echo "make bench   benchmarks/results.txt, docs/performance.md and .svg; ONLY='text' measures some rows"
 	@echo "make bench-tune  the model's tilings beside the tuner's best on 20 shapes: benchmarks/tune.txt"
 	@echo "make tune-tables  the shipped tilings, src/rvgpu/runtime/tuned.toml, from the tuner"
-	@echo "make workloads   attention, softmax and norms at the sizes of LLMs on five machines, checked; half an hour"
+	@echo "make workloads   attention, softmax and norms at the sizes of LLMs on five machines, checked; an hour, goes on where it was stopped"
+	@echo "make compile-time  cold compile times of the bench's kernels and 100 random programs against their bars"
 	@echo "make bench-host  host speed: compile, engine, simulated instructions per second (varies with load)"
 
 $(STAMP): pyproject.toml
@@ -47,7 +48,10 @@ docs: $(STAMP)
 	$(PY) docs/generate.py
 
 workloads: $(STAMP)
-	$(PY) benchmarks/workloads.py
+	$(PY) -m benchmarks.workloads
+
+compile-time: $(STAMP)
+	$(PY) -m benchmarks.compile_time
 
 bench-host: $(STAMP)
 	$(PY) -m benchmarks.host
@@ -65,4 +69,4 @@ malformed: $(STAMP)
 cases: $(STAMP)
 	$(PY) benchmarks/cases.py
 
-.PHONY: help demo test check bench bench-host bench-tune tune-tables workloads docs cases fuzz fuzz-kernels malformed
+.PHONY: help demo test check bench bench-host bench-tune tune-tables workloads compile-time docs cases fuzz fuzz-kernels malformed

@@ -156,9 +156,10 @@ class _Emit:
             return self.w.let("double", f"bitcast {slot} to double")
         if t.dtype == DType.i64:
             return slot
-        word = self.w.let(f"i{32 if t.dtype == DType.f32 else t.dtype.bits if t.dtype != DType.i1 else 1}",
-                          f"trunc {slot} to i{32 if t.dtype == DType.f32 else t.dtype.bits if t.dtype != DType.i1 else 1}")
-        return self.w.let(SCALAR[t.dtype], f"bitcast {word} to {SCALAR[t.dtype]}") if t.dtype.is_float else word
+        if not t.dtype.is_float:
+            return self.w.let(SCALAR[t.dtype], f"trunc {slot} to {SCALAR[t.dtype]}")
+        word = self.w.let(f"i{t.dtype.bits}", f"trunc {slot} to i{t.dtype.bits}")
+        return self.w.let(SCALAR[t.dtype], f"bitcast {word} to {SCALAR[t.dtype]}")
 
     def op_sconst(self, op: Op) -> Val:
         t = op.results[0].type
@@ -577,10 +578,14 @@ class _Emit:
         v = self.vec(op.results[0])
         x = self.val(op.operands[0])
         one = Lanes(self.w, v, self.val(op.operands[1]), self.has_exp)
-        if v.elem == "i1":
-            byte = Lanes(self.w, v.of("i8"), one.vl, self.has_exp)
-            return self._to_mask(byte.splat(self.w.let("i8", f"zext {x} to i8")), one.vl)
-        return one.splat(x)
+        return self._mask_of(x, v, one.vl) if v.elem == "i1" else one.splat(x)
+
+    def _mask_of(self, x: Val, v: Vec, vl: Val) -> Val:
+        """A mask of one truth value."""
+        if x.vec is not None:
+            return x
+        byte = Lanes(self.w, v.of("i8"), vl, self.has_exp)
+        return self._to_mask(byte.splat(self.w.let("i8", f"zext {x} to i8")), vl)
 
     def op_vt_iota(self, op: Op) -> Val:
         return self.w.rvv("vid", self.vec(op.results[0]), [], self.val(op.operands[0]))
@@ -589,8 +594,9 @@ class _Emit:
         m, x, y, vl = (self.val(v) for v in op.operands)
         v = x.vec or y.vec
         assert v is not None
-        one = Lanes(self.w, v, vl, self.has_exp)
-        return one.merge(m, x, y)
+        if v.elem == "i1":
+            x, y = self._mask_of(x, v, vl), self._mask_of(y, v, vl)
+        return Lanes(self.w, v, vl, self.has_exp).merge(m, x, y)
 
     def op_vt_tail(self, op: Op) -> Val:
         x, fill, live, vl = (self.val(v) for v in op.operands)

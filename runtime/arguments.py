@@ -15,7 +15,7 @@ from rvgpu.ir.numeric import numpy_dtype
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.isa.machine import Machine, load_machine
 from rvgpu.passes.pipeline import PIPELINE, Pass, parse_passes
-from rvgpu.runtime.kernel import Compiled, Kernel, read_text
+from rvgpu.runtime.kernel import MOST, Compiled, Kernel, read_text
 from rvgpu.runtime.launch import size_bytes
 from rvgpu.sim.device import MEMORY_BYTES
 
@@ -40,7 +40,7 @@ def pairs(items: Iterable[str], what: str) -> dict[str, str]:
 def dim_values(items: Iterable[str]) -> dict[str, int]:
     out = {}
     for key, value in pairs(items, "-D").items():
-        if not (value.isascii() and value.isdigit() and int(value) < 2**31):
+        if not (value.isascii() and value.isdigit() and int(value) < MOST):
             raise usage(f"-D {key}={value}: a dim is an integer of at least 0, below 2**31")
         out[key] = int(value)
     return out

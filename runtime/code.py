@@ -75,12 +75,18 @@ class Code:
         return write_executable(self.image(), json.dumps(_describe(self)).encode())
 
 
+LOWERED_BY = {"grid.work": "grid", "pipe": "pipeline", "spm.alloc": "stage"}  # what code generation never sees, and the pass that it waits for
+
+
 def make_code(units: Sequence[Unit], machine: Machine) -> Code:
     """Level K kernels to machine code, through LLVM in the worker."""
     kernels = []
     for kf in units:
         if not isinstance(kf, KFunc):
             raise RvgpuError("E312", f"{kf.name} is still at the tensor level: code needs the whole pipeline", kf.loc)
+        for op in kf.body.walk():
+            if (left := LOWERED_BY.get(op.name)) and not (op.name == "spm.alloc" and "offset_bytes" in op.attrs):
+                raise RvgpuError("E312", f"{kf.name} still has {op.name}: code needs the pass {left}", op.loc or kf.loc)
         if (kf.vlen, kf.te) != (machine.vector.vlen, machine.matrix.te):
             raise RvgpuError("E313", f"{kf.name} is for VLEN {kf.vlen} and TE {kf.te}, {machine.name} has {machine.vector.vlen} and "
                              f"{machine.matrix.te}", kf.loc)

@@ -39,7 +39,7 @@ from rvgpu.runtime.arguments import (
 from rvgpu.runtime.code import Code, make_code, read_note
 from rvgpu.runtime.inputs import random_inputs, random_scalars, random_tensor
 from rvgpu.runtime.kernel import bucket, read_text
-from rvgpu.runtime.launch import Launched, run_code, shape
+from rvgpu.runtime.launch import Launched, run_code, scalar_of, shape
 from rvgpu.runtime.programs import hot_rows, run_program, traced, write_traced
 from rvgpu.runtime.remarks import compare_cycles, show_remarks
 from rvgpu.runtime.stats import describe, statistics, work_of_code
@@ -237,7 +237,8 @@ def run_alone(args: Args, code: Code, machine: Machine, binding: dict[str, int],
         raise RvgpuError("E313", f"{args.file} is for VLEN {code.vlen} and TE {code.te}, {machine.name} has {machine.vector.vlen} and "
                          f"{machine.matrix.te}").hint(f"--set vector.vlen={code.vlen} --set matrix.te={code.te}")
     known(binding, dict.fromkeys(d for k in code.kernels for d in k.dims), "dim", "E208")
-    known(scalar_values(args.arg), code.scalars(), "scalar", "E207")
+    named = code.scalars()
+    known(scalar_values(args.arg), named, "scalar", "E207")
     missing = [d for k in code.kernels for d in k.dims if d not in binding]
     if missing:
         raise RvgpuError("E203", f"no argument binds dim {missing[0]}").hint(f"give it: -D {missing[0]}=...")
@@ -253,7 +254,8 @@ def run_alone(args: Args, code: Code, machine: Machine, binding: dict[str, int],
         fits(inputs, binding)
         rng = np.random.default_rng(args.seed)
         arrays = {n: random_tensor(rng, t, binding) for n, t in inputs.items()}
-    scalars = {**{n: 1.0 for n in code.scalars()}, **({"scale": binding["D"] ** -0.5} if "D" in binding else {}), **scalar_values(args.arg)}
+    given = {**dict.fromkeys(named, 1), **({"scale": binding["D"] ** -0.5} if "D" in binding else {}), **scalar_values(args.arg)}
+    scalars = {n: scalar_of(n, given[n], t) for n, t in named.items()}
     done = run_code(code, machine, binding, arrays, scalars, elf=elf, max_cycles=args.max_cycles, timing=timing, trace=traced(args),
                     sanitize=args.sanitize or None, latency_seed=args.latency_seed)
     host = {"compile_s": compile_s, "engine_s": done.engine_s, "simulate_s": done.simulate_s, "total_s": compile_s + done.engine_s + done.simulate_s}

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import html
 import inspect
+import operator
 import os
 import textwrap
 import time
@@ -22,6 +23,7 @@ from rvgpu.frontend.build import Kernel as Parsed
 from rvgpu.frontend.build import lower, parse_text
 from rvgpu.ir.binding import bind
 from rvgpu.ir.bounds import Check, compare, reference
+from rvgpu.ir.core import Func
 from rvgpu.ir.evaluate import evaluate
 from rvgpu.ir.meaning import fits
 from rvgpu.ir.numeric import numpy_dtype
@@ -32,7 +34,7 @@ from rvgpu.passes.pipeline import PIPELINE, Hook, Pass, Unit, parse_passes, prin
 from rvgpu.passes.schedule import anonymous
 from rvgpu.passes.tile import fields_of
 from rvgpu.runtime.code import Code, cached, make_code, write_cache
-from rvgpu.runtime.launch import run_code
+from rvgpu.runtime.launch import run_code, scalar_of
 from rvgpu.runtime.stats import Work, describe, statistics, work_of
 from rvgpu.runtime.tables import shipped
 from rvgpu.runtime.tune import Problem, Tuning, search, spaces
@@ -40,12 +42,28 @@ from rvgpu.sim.device import RunStats
 from rvgpu.sim.trace import Trace
 
 TUNE = ("shipped", "model", "search")  # where tilings come from
+MOST = 1 << 31  # no dim is as large
 ASSUMED = 4096  # the bucket of a dim that nothing has bound yet, where code is looked at without arrays
 
 
 def bucket(n: int) -> int:
     """The power of two at or above n: kernels are compiled per bucket."""
     return 1 << max(0, (n - 1).bit_length())
+
+
+def dims_of(func: Func, given: Mapping[str, Any]) -> dict[str, int]:
+    """The values of dims by name; E208 for a name that the kernel has not, or a value that no dim has."""
+    out, known = {}, func.dim_names()
+    for name, value in given.items():
+        if name not in known:
+            raise RvgpuError("E208", f"{func.name} has no dim {name}", func.loc).hint(f"dims: {', '.join(known)}")
+        try:
+            out[name] = operator.index(value)
+        except TypeError:
+            out[name] = -1
+        if not 0 <= out[name] < MOST:
+            raise RvgpuError("E208", f"{name}={value!r}: a dim is an integer of at least 0, below 2**31", func.loc)
+    return out
 
 
 class Kernel:
@@ -67,7 +85,7 @@ class Kernel:
 
     def with_dtypes(self, **dtypes: str) -> Kernel:
         """The same kernel with dtypes replaced throughout, e.g. bf16="f16"."""
-        return Kernel(self.parsed, dtypes, tune=self.tuning, passes=print_passes(self.passes))
+        return Kernel(self.parsed, {old: str(new) for old, new in dtypes.items()}, tune=self.tuning, passes=print_passes(self.passes))
 
     def compile(self, machine: str | Machine | None = None, *, overrides: Mapping[str, Any] | None = None, passes: list[Pass] | None = None,
                 **dims: int) -> Compiled:
@@ -78,7 +96,7 @@ class Kernel:
 
     def tune(self, machine: str | Machine | None = None, **dims: int) -> Tuning:
         """Measures the tilings of a call with these dims (runtime/tune.py); a kernel with tune="search" finds the answer in the cache."""
-        return self.compile(machine).tune(bind(self.func, {}, dims))
+        return self.compile(machine).tune(bind(self.func, {}, dims_of(self.func, dims)))
 
     @cached_property
     def math(self) -> str:
@@ -106,7 +124,10 @@ class Kernel:
                              self.func.loc)
         inputs = {}
         for p, a in zip(tensors, arrays, strict=True):
-            x, want = np.asarray(a), numpy_dtype(p.value.tensor.dtype)
+            try:
+                x, want = np.asarray(a), numpy_dtype(p.value.tensor.dtype)
+            except ValueError as why:
+                raise RvgpuError("E206", f"{p.name} is {p.value.tensor}, its argument is no array: {why}", p.loc) from None
             if x.dtype != want:
                 raise RvgpuError("E206", f"{p.name} is {p.value.tensor.dtype}, its argument is {x.dtype}", p.loc).hint(
                     f"convert it: {p.name}.astype({want.name!r})" + (" with ml_dtypes" if want.kind == "V" else ""))
@@ -122,7 +143,7 @@ class Kernel:
             if p.keyword:
                 if p.name not in scalars and p.default is None:
                     raise RvgpuError("E207", f"{self.func.name} needs the scalar {p.name}=", p.loc)
-                given[p.name] = scalars.get(p.name, p.default)
+                given[p.name] = scalar_of(p.name, scalars.get(p.name, p.default), p.value.tensor.dtype, p.loc)
         return inputs, given
 
 
@@ -153,6 +174,8 @@ def kernel(source: str | Callable[..., Any] | None = None, *, tune: str = "shipp
     `passes`: options for this kernel, such as "+split{size=2048}"; only here can what changes bytes be set."""
     if source is None:
         return lambda f: kernel(f, tune=tune, passes=passes)
+    if not isinstance(source, str) and not inspect.isfunction(source):
+        raise RvgpuError("E106", f"a function or text is needed, found {type(source).__name__}", exit_code=EXIT_USAGE)
     if isinstance(source, str):
         found = parse_text(textwrap.dedent(source), "<text>")
         if not found:
@@ -221,13 +244,10 @@ class Compiled:
     """A kernel for one machine; code is made per bucket of the dims that are not given to `compile()`."""
 
     def __init__(self, kernel: Kernel, machine: Machine, dims: Mapping[str, int], passes: list[Pass] | None = None) -> None:
-        self.kernel, self.machine, self.dims, self.passes = kernel, machine, dict(dims), kernel.passes if passes is None else passes
+        self.kernel, self.machine, self.dims = kernel, machine, dims_of(kernel.func, dims)
+        self.passes = kernel.passes if passes is None else passes
         self.tuning = kernel.tuning
         self._tilings: dict[Any, list[Any]] = {}
-        known = kernel.func.dim_names()
-        unknown = set(dims) - set(known)
-        if unknown:
-            raise RvgpuError("E208", f"{kernel.func.name} has no dim {sorted(unknown)[0]}", kernel.func.loc).hint(f"dims: {', '.join(known)}")
 
     @cached_property
     def static(self) -> set[str]:
@@ -310,7 +330,9 @@ class Compiled:
 
     def cost(self, **dims: int) -> dict[str, float]:
         """Cycles by the analytic model of P7, per kernel; dims as for `compile()`."""
-        context = self.context(self._bound({**self.dims, **dims} if dims else None))
+        at = Compiled(self.kernel, self.machine, {**self.dims, **dims}, self.passes)
+        at.tuning = self.tuning
+        context = at.context(at._bound(None))
         run_passes([self.kernel.func], self.passes, context)
         return {name: p.price.cycles for name, p in context.planned.items()}
 

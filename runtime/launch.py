@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from collections.abc import Mapping
@@ -10,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from rvgpu.errors import RvgpuError
+from rvgpu.errors import Loc, RvgpuError
 from rvgpu.ir import numeric
 from rvgpu.ir.dims import value_of
-from rvgpu.ir.numeric import numpy_dtype, packed, unpacked
+from rvgpu.ir.numeric import LARGEST, integer_range, numpy_dtype, overflow_edge, packed, unpacked
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.isa.machine import Machine
 from rvgpu.runtime.code import Code
@@ -68,12 +69,28 @@ def size_bytes(t: TensorType, binding: Mapping[str, int]) -> int:
     return numeric.size_bytes(shape(t, binding), t.dtype)
 
 
-def scalar_slot(value: Any, dtype: DType) -> int:
-    """An argument slot: float bits zero-extended, integers sign-extended."""
+def scalar_of(name: str, value: Any, dtype: DType, loc: Loc | None = None) -> float | int:
+    """A scalar argument as the number that its dtype holds; E207 when it is none."""
+    x = value.item() if isinstance(value, np.generic | np.ndarray) and np.ndim(value) == 0 else value
+    if not isinstance(x, int | float):
+        raise RvgpuError("E207", f"{name} is a number ({dtype}), found {type(value).__name__}", loc)
+    if dtype.is_float:
+        fits = not math.isfinite(x) or abs(x) < overflow_edge(dtype) or abs(x) <= LARGEST[dtype]
+    else:
+        low, high = (0, 1) if dtype is DType.i1 else integer_range(dtype)
+        if not math.isfinite(x) or int(x) != x:
+            raise RvgpuError("E207", f"{name} is an integer ({dtype}), found {value}", loc)
+        x = int(x)
+        fits = low <= x <= high
+    if not fits:
+        raise RvgpuError("E207", f"{name} = {value} is beyond the range of {dtype}", loc)
+    return x
+
+
+def scalar_slot(value: float | int, dtype: DType) -> int:
+    """An argument slot, of what `scalar_of` gives: float bits zero-extended, integers sign-extended."""
     if dtype == DType.f32:
         return int(struct.unpack("<I", struct.pack("<f", value))[0])
     if dtype.is_float:
         return int.from_bytes(np.asarray(value).astype(numpy_dtype(dtype)).tobytes(), "little")
-    if int(value) != value:
-        raise RvgpuError("E207", f"a scalar of {dtype} is an integer, found {value}")
     return int(value)

@@ -334,7 +334,8 @@ class Device:
         if not self.gpu.trace_cap:
             return None
         kept, program = min(self.gpu.trace_n, TRACE_EVENTS), self._program
-        assert program is not None
+        if program is None:  # nothing was launched
+            return Trace(self._events[:0], 0, str, lambda pc: (str(pc), ""))
         return Trace(self._events[:kept], self.gpu.trace_n - kept, lru_cache(None)(program.label), program.text)
 
     # -- running

@@ -84,6 +84,8 @@ CASES = {  # name: arguments (files as `setting` writes them), exit code
     "sim_arg": ("sim bounds.elf --arg q=4", 2),
     "sim_dtype": ("sim bounds.elf --in half64.npy", 1), "sim_shape": ("sim bounds.elf --in a.npy", 1),
     "sim_machine": ("sim bounds.elf --machine edge", 1),
+    "stopped_before_code": (f"compile k.rvg --kernel gemm {SIZES} --stop-after tile --emit asm", 1),
+    "no_room_yet": (f"run k.rvg --kernel gemm {SIZES} --passes expand,simplify,cluster,cascade,split,tile,grid,pipeline", 1),
     "cycle_limit": ("sim forever.elf --max-cycles 5000", 4),
 }
 RETURN = "jalr zero, ra, 0\n"

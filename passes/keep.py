@@ -134,7 +134,7 @@ class Keep:
 
     def held(self, n: int) -> dict[Value, Rows | Callable[[], Rows]]:
         """What sweep n reads where earlier ones are in the same scope: the values themselves."""
-        return {v: (self.em.one(x.values[x.first][0]),) for x in self.kept if x.first < n for v in x.values.get(n, ())}
+        return {v: self.em.emit(x.values[x.first][0]) for x in self.kept if x.first < n for v in x.values.get(n, ())}
 
     def save(self, n: int, at: Value, vl: Value) -> None:
         for x in self.kept:
@@ -144,11 +144,12 @@ class Keep:
                 self.k.store(self.k.mem_at(self.buffers[x.slot], [at]), made, vl, axis=0)
 
     def real(self) -> Value | None:
-        """Whether the anchors that results use as they are have no bottom in this row; None when results use none."""
+        """Whether the anchors that results use as they are have no bottom in the rows at hand; None when results use none."""
         out: Value | None = None
         for a in sorted(self.raw):
-            is_real = self.k.s("gt", self.em.one(self.stream.anchors.yielded[a]), self.k.sconst(float("-inf"), DType.f32))
-            out = is_real if out is None else self.k.s("and", out, is_real)
+            for d in self.em.emit(self.stream.anchors.yielded[a]):
+                is_real = self.k.s("gt", d, self.k.sconst(float("-inf"), DType.f32))
+                out = is_real if out is None else self.k.s("and", out, is_real)
         return out
 
 

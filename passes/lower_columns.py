@@ -218,7 +218,7 @@ class _Columns:
         k, totals, binds = self.k, iter(parts), Binds()
         for s in wave:
             assert self.stream is not None
-            binds |= total_binds(self.stream, s, k.s_cast(k.s_from_idx(rows), s.dtype) if s.counts else next(totals))
+            binds |= total_binds(self.stream, s, (k.s_cast(k.s_from_idx(rows), s.dtype) if s.counts else next(totals),))
         stack.enter_context(self.em.scope(bind=binds))
 
     def _wave(self, wave: list[State], first: Value, rows: Value, vl: Value, init: list[Value]) -> list[Value]:

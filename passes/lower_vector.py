@@ -15,11 +15,12 @@ from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import K, KFunc
 from rvgpu.ir.types import DType
 from rvgpu.passes.context import Limits
-from rvgpu.passes.keep import Keep, plan_keep
+from rvgpu.passes.keep import INDEXED, Keep, plan_keep
 from rvgpu.passes.kernel import ceil_div, clamp, decode, find_stream, frame, reject, results
-from rvgpu.passes.row_plan import lane_dim
+from rvgpu.passes.row_plan import lane_dim, together
 from rvgpu.passes.rows import Axis, Emitter
 from rvgpu.passes.shared import Shared, plan_shared
+from rvgpu.passes.short import MOST_LANES, Short, short_lanes
 from rvgpu.passes.sweep import StagedRows, Sweep, staged_bytes
 
 # stages of the inputs that are fetched, whether what rows share stands beside them (2: converted, 1: as it is) and what sweeps keep: the first
@@ -45,6 +46,7 @@ class _Vector:
         self.rows = self._row_dims()
         self.width = max(1, limits.bound(self.lane)) if self.lane is not None else 1
         self.keep: Keep | None = None
+        self.flat = self._flat()
         self.short = self._short()
 
     # -- decisions
@@ -58,11 +60,19 @@ class _Vector:
                 raise reject(f"results of one kernel must share their row dims; {t} lacks {missing[0]}", v)
         return rows
 
-    def _short(self) -> int:
-        """Lanes (LMUL 4 or 8 of f32) that hold any row of this kernel's bucket, else 0."""
-        if self.stream is None or any(op.name == "concat" for op in self.func.body.walk()):
-            return 0
-        return next((n for n in (self.chunk, 2 * self.chunk) if self.limits.bucket((self.stream.dim,)) <= n), 0)
+    def _short(self) -> Short | None:
+        """How rows of this kernel's bucket go by where one register group holds any of them."""
+        lanes = short_lanes(self.limits, self.stream) if self.stream is not None else 0
+        if self.stream is None or not lanes or any(op.name == "concat" for op in self.func.body.walk()):
+            return None
+        return Short(self.sweep, self.stream, self.outs, lanes, max(1, MOST_LANES // lanes) if self.flat else 1)
+
+    def _flat(self) -> bool:
+        """Whether rows have one coordinate: one dim, or several that every tensor has side by side or not at all."""
+        if len(self.rows) < 2:
+            return len(self.rows) == 1
+        stored = [t.dims for t in self.k.func.tensors] + [s.dims for s in (self.stream.states if self.stream is not None else ())]
+        return all(together(self.rows, dims) for dims in stored) and not any(op.name in INDEXED for op in self.func.body.walk())
 
     # -- what stands in scratchpad
     def _place(self) -> tuple[int, list[StagedRows]]:
@@ -111,7 +121,6 @@ class _Vector:
         per_item, stage = self._place()
         rows_per_cta = per_item * self.limits.warps
         count = ceil_div(k, total, rows_per_cta)
-        extents = [em.extent(d) for d in self.rows]
         warp = k.special("warp")
         lo, hi = k.const(0), k.const(1)
 
@@ -121,15 +130,23 @@ class _Vector:
         def item(row0: Value, at_stage: Value) -> None:
             n = clamp(k, k.idx("sub", total, row0), per_item)
 
-            def row(i: Value, _: list[Value]) -> Sequence[Value]:
-                at = decode(k, k.idx("add", row0, i), extents) if extents else []
-                with em.scope([Axis((d,), c) for d, c in zip(self.rows, at, strict=True)]):
+            def rows(lo: Value | int, hi: Value, at_once: int) -> None:
+                def row(i: Value, _: list[Value]) -> Sequence[Value]:
                     for s in stage:
                         s.enter(at_stage, i)
-                    self._row()
-                return []
+                    self._row(self._axes(k.idx("add", row0, i)), at_once)
+                    return []
 
-            k.for_(0, n, 1, [], row)
+                k.for_(lo, hi, at_once, [], row)
+
+            at_once = self.short.at_once if self.short is not None else 1
+            with em.scope([self.short.axis()] if self.short is not None else []):
+                if at_once == 1:
+                    rows(0, n, 1)
+                    return
+                most = k.idx("mul", k.idx("div", n, at_once), at_once)
+                rows(0, most, at_once)
+                rows(most, n, 1)
 
         def copy(w: Value, _i: Value, _stage: Value, wstage: Value) -> None:
             row0 = first_row(w)
@@ -153,14 +170,21 @@ class _Vector:
         k.work(count, body)
         return k.func
 
-    # -- one row: everything with the row's coordinates in scope
-    def _row(self) -> None:
+    def _axes(self, row: Value) -> list[Axis]:
+        if self.flat and self.short is not None:
+            return [Axis(self.rows, row)]
+        at = decode(self.k, row, [self.em.extent(d) for d in self.rows]) if self.rows else []
+        return [Axis((d,), c) for d, c in zip(self.rows, at, strict=True)]
+
+    def _row(self, axes: Sequence[Axis], at_once: int) -> None:
+        """A row, or some of them that are short."""
+        if self.short is not None:
+            self.short.emit(axes, at_once, self.keep)
+            return
         with ExitStack() as stack:
+            stack.enter_context(self.em.scope(axes))
             if self.stream is None or self.lane is None:
                 self.sweep.store(self.outs, self.lane)
-                return
-            if self.short:
-                self.sweep.short(stack, self.stream, self.outs, self.keep, self.short)
                 return
             self.sweep.totals(stack, self.stream, self.sweep.whole(self.stream.dim), self.keep)
             self.sweep.store_kept(self.outs, self.lane, self.keep)

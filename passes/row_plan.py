@@ -63,7 +63,7 @@ def columns(func: Func, limits: Limits) -> Columns | None:
             raise reject(f"results of one kernel must share their row dims; {t} lacks {missing[0]}", v)
     lanes = beside[-1:]
     if not any(op.name in INDEXED for op in func.body.walk()):
-        while len(lanes) < len(beside) and all(_together(beside[-len(lanes) - 1:], dims) for dims in stored):
+        while len(lanes) < len(beside) and all(together(beside[-len(lanes) - 1:], dims) for dims in stored):
             lanes = beside[-len(lanes) - 1:]
     return Columns(stream, beside[:-len(lanes)], stream.dim, lanes)
 
@@ -94,7 +94,7 @@ def _turned(func: Func, inputs: Sequence[tuple[Dim, ...]]) -> Columns | None:
     return Columns(None, tuple(d for d in dims[:-1] if d != down), down, (lane,))
 
 
-def _together(run: tuple[Dim, ...], dims: tuple[Dim, ...]) -> bool:
+def together(run: tuple[Dim, ...], dims: tuple[Dim, ...]) -> bool:
     """Whether these dims stand side by side, or none of them is there."""
     at = dims.index(run[0]) if run[0] in dims else 0
     return dims[at:at + len(run)] == run or not set(run) & set(dims)

@@ -66,28 +66,27 @@ def state_body(em: Emitter, state: State) -> Value:
 def anchor_binds(k: K, em: Emitter, stream: Stream, wave: Sequence[State], vl: Value | None = None) -> Binds:
     """Safe anchors for the bodies of a wave; the states they need are bound in scope."""
     binds: Binds = {}
-    made: dict[int, Value] = {}
+    made: dict[int, Rows] = {}
     for state in wave:
         for arg, a in zip(stream.anchor_args(state), state.anchors, strict=True):
             if a not in made:
                 made[a] = _safe(k, em, stream.anchors.yielded[a], vl)
-            binds[arg] = (made[a],)
+            binds[arg] = made[a]
     return binds
 
 
-def total_binds(stream: Stream, state: State, total: Value) -> Binds:
+def total_binds(stream: Stream, state: State, total: Rows) -> Binds:
     """State k stands as an argument in the anchor and finish regions."""
-    return {stream.anchors.args[state.index]: (total,), stream.finish.args[state.index]: (total,)}
+    return {stream.anchors.args[state.index]: total, stream.finish.args[state.index]: total}
 
 
 def finish_binds(k: K, em: Emitter, stream: Stream, vl: Value | None = None) -> Binds:
     args = stream.finish.args[len(stream.states):]
-    return {arg: (_safe(k, em, d, vl),) for arg, d in zip(args, stream.anchors.yielded, strict=True)}
+    return {arg: _safe(k, em, d, vl) for arg, d in zip(args, stream.anchors.yielded, strict=True)}
 
 
-def _safe(k: K, em: Emitter, anchor: Value, vl: Value | None) -> Value:
-    d = em.one(anchor)
-    return safe_anchor(k, d, vl if isinstance(d.type, VecType) else None)[0]
+def _safe(k: K, em: Emitter, anchor: Value, vl: Value | None) -> Rows:
+    return tuple(safe_anchor(k, d, vl if isinstance(d.type, VecType) else None)[0] for d in em.emit(anchor))
 
 
 def dtype_of(x: Value) -> DType:
@@ -121,52 +120,16 @@ class Sweep:
             for s, part in zip(swept, self._wave(stream.dim, n, swept, span, keep) if swept else [], strict=True):
                 out[s.index] = k.xred(s.kind, part, k.const(self.chunk))
             for s in wave:
-                binds |= total_binds(stream, s, out[s.index])
+                binds |= total_binds(stream, s, (out[s.index],))
             stack.enter_context(self.em.scope(bind=binds))
         self.finish(stack, stream)
         return [out[n] for n in range(len(stream.states))]
-
-    def short(self, stack: ExitStack, stream: Stream, outs: Sequence[Out], keep: Keep | None, lanes: int) -> None:
-        """A whole row of at most `lanes`: every wave and what is stored in one scope, with what is kept in registers."""
-        k, em, zero = self.k, self.em, self.k.const(0)
-        vl = em.extent(stream.dim)
-        reads: Binds = {}
-        for r in self.readers:
-            reads |= r.reads(zero, vl, lanes)
-        stack.enter_context(em.scope([Axis((stream.dim,), zero, vl, lanes)], reads))
-        for n, wave in enumerate(stream.waves()):
-            held = keep.held(n) if keep is not None else {}
-            stack.enter_context(em.scope(bind=held | anchor_binds(k, em, stream, wave)))
-            binds: Binds = {}
-            for s in wave:
-                x = k.s_cast(k.s_from_idx(vl), s.dtype) if s.counts else state_body(em, s)
-                if not s.counts:
-                    x = k.xred(s.kind, x if isinstance(x.type, VecType) else k.bcast(x, vl, lanes), vl)
-                binds |= total_binds(stream, s, x)
-            stack.enter_context(em.scope(bind=binds))
-        self.finish(stack, stream)
-
-        def stored(held: Binds) -> Sequence[Value]:
-            with em.scope(bind=held):
-                for o in outs:
-                    if stream.dim in o[2].dims:
-                        self.store_lanes(o, (), vl)
-                    else:
-                        self.store_scalar(o)
-            return []
-
-        held = keep.held(keep.last) if keep is not None else {}
-        real = keep.real() if keep is not None else None
-        if real is None:
-            stored(held)
-        else:
-            k.if_(real, lambda: stored(held), lambda: stored({}))
 
     def finish(self, stack: ExitStack, stream: Stream, totals: Sequence[Value] = ()) -> None:
         """What the finish region takes: totals made elsewhere, and the anchors."""
         binds: Binds = {}
         for s, total in zip(stream.states, totals, strict=False):
-            binds |= total_binds(stream, s, total)
+            binds |= total_binds(stream, s, (total,))
         stack.enter_context(self.em.scope(bind=binds))
         stack.enter_context(self.em.scope(bind=finish_binds(self.k, self.em, stream)))
 
@@ -325,13 +288,14 @@ class StagedRows:
         self.place = stage, row, first
 
     def at(self, em: Emitter, sub: Sub, row: int) -> tuple[Value, int | None]:
-        (_, axis, offset), = em.groups(self.dims[-1:], sub)
+        (_, axis, offset), = em.groups(self.dims[-1:], sub, row)
         col = em.k.idx("add", axis.base, offset) if offset is not None else axis.base
-        return self._view(col), 2 if axis.vl is not None else None
+        return self._view(col, row), 2 if axis.vl is not None else None
 
-    def _view(self, col: Value) -> Value:
+    def _view(self, col: Value, row: int = 0) -> Value:
         assert self.place is not None
         stage, index, first = self.place
+        index = self.k.idx("add", index, row) if row else index
         return self.k.mem_at(self.buffer, [stage, index, self.k.idx("sub", col, first) if first is not None else col])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from rvgpu.codegen_rvgpu.llvm_math import SMALL, Lanes
 from rvgpu.codegen_rvgpu.llvm_small import FORMATS, gather_nibbles, load_nibbles, store_nibbles
 from rvgpu.codegen_rvgpu.llvm_text import DATALAYOUT, SCALAR, SHORT, TRIPLE, MemRef, Tile, Val, Vec, Writer, float_literal
+from rvgpu.codegen_rvgpu.products import products_of, scheduled, varying
 from rvgpu.errors import RvgpuError
 from rvgpu.ir.core import Block, Op, Value
 from rvgpu.ir.numeric import round_to
@@ -33,6 +34,7 @@ class _Emit:
         self.f, self.w, self.has_exp = func, Writer(func), has_exp
         self.env: dict[Value, Val | MemRef | Tile] = {}
         self.tiles = 0
+        self.varying: set[Value] = set()  # what changes with each step of the loop of products around
         self.slots = {name: n for n, name in enumerate([*(t.name for t in func.tensors), "workspace",
                                                         *(s for s, _ in func.scalars), *func.dims, "TE"])}
 
@@ -255,15 +257,27 @@ class _Emit:
         return MemRef(self.w.gep(Val("ptr", "%spm"), at), self._strides(op), t.dtype)
 
     def op_mem_at(self, op: Op) -> MemRef:
-        m = self.mem(op.operands[0])
+        """In a loop of products what stays is added first, and frozen: LLVM's strength reduction does not see through that and counts one
+        pointer for each, where it would keep the base and a number for each."""
+        m, w = self.mem(op.operands[0]), self.w
+        moves = [x in self.varying for x in op.operands[1:]]
+        if m.dtype == DType.i4:
+            return MemRef(m.ptr, m.strides, m.dtype, w.binary("add", m.first, self._offset(op, m, [True] * len(moves))))
+        ptr, size = m.ptr, w.i64(m.dtype.bits // 8)
+        if any(moves):
+            ptr = w.let("ptr", f"freeze {w.gep(ptr, w.binary('mul', self._offset(op, m, [not x for x in moves]), size))}")
+        else:
+            moves = [True] * len(moves)
+        return MemRef(w.gep(ptr, w.binary("mul", self._offset(op, m, moves), size)), m.strides, m.dtype)
+
+    def _offset(self, op: Op, m: MemRef, which: list[bool]) -> Val:
+        """In elements, from those indices."""
         w = self.w
         offset = w.i64(0)
-        for x, stride in zip(op.operands[1:], m.strides, strict=True):
-            s = w.i64(stride) if isinstance(stride, int) else stride
-            offset = w.binary("add", offset, w.binary("mul", self.val(x), s))
-        if m.dtype == DType.i4:
-            return MemRef(m.ptr, m.strides, m.dtype, w.binary("add", m.first, offset))
-        return MemRef(w.gep(m.ptr, w.binary("mul", offset, w.i64(m.dtype.bits // 8))), m.strides, m.dtype)
+        for x, stride, taken in zip(op.operands[1:], m.strides, which, strict=True):
+            if taken:
+                offset = w.binary("add", offset, w.binary("mul", self.val(x), w.i64(stride) if isinstance(stride, int) else stride))
+        return offset
 
     def _stride_bytes(self, m: MemRef, axis: int) -> Val:
         s = m.strides[axis]
@@ -440,9 +454,7 @@ class _Emit:
         w = self.w
         lo, hi, step, *init = (self.val(x) for x in op.operands)
         head, body, done = (w.new_label(h) for h in ("head", "body", "done"))
-        if any(inner.name == "mma" for inner in op.regions[0].walk()):
-            # LLVM 22.1 aborts on a loop whose only vector state is one sf.mm configuration unless an RVV op stands before it
-            w.call(None, "llvm.riscv.sf.vtzero.t.i64", [w.i64(0), w.i64(0), w.i64(0), w.i64(5), w.i64(1)])
+        outer, self.varying = self.varying, self._before_products(op.regions[0])
         before = w.label
         w.do(f"br label %{head}")
         w.block(head)
@@ -454,7 +466,8 @@ class _Emit:
         test = w.let("i1", f"icmp slt {i}, {hi.text}")
         w.do(f"br {test}, label %{body}, label %{done}")
         w.block(body)
-        nexts = self.block(op.regions[0])
+        nexts = self.block(scheduled(op.regions[0]))
+        self.varying = outer
         nxt = w.let("i64", f"add {i}, {step.text}")
         w.do(f"br label %{head}, !llvm.loop !9" if op.attrs.get("unroll", 1) == 1 else f"br label %{head}")
         w.lines[at:at] = [f"  {p.text} = phi {p.type} [ {a.text}, %{before} ], [ {b.text}, %{w.label} ]"
@@ -462,6 +475,23 @@ class _Emit:
         w.block(done)
         for r, p in zip(op.results, phis, strict=True):
             self.env[r] = p
+
+    def _before_products(self, body: Block) -> set[Value]:
+        """What of a loop's body changes with its steps, if it is a loop of products. LLVM 22.1 aborts on a loop whose only vector state is one
+        sf.mm configuration unless an RVV op stands before it: one of no rows, under that configuration if it can (all but e16alt), so that the loop
+        need not set it."""
+        w = self.w
+        products = products_of(body)
+        own = {r for x in body.ops for r in x.results}
+        kinds = {(x.operands[4], str(x.operands[1].type)) for x in products}
+        if len(kinds) == 1 and products[0].operands[4] not in own:
+            acc, a, _, _, tn = products[0].operands
+            assert isinstance(a.type, OpndType)
+            sew, twiden = a.type.dtype.bits.bit_length() - 1, self._twiden(a.type)
+            w.call(None, "llvm.riscv.sf.vtzero.t.i64", [w.i64(self.tile(acc)), w.i64(0), self.val(tn), w.i64(sew), w.i64(twiden)])
+        elif any(x.name == "mma" for x in body.walk()):
+            w.call(None, "llvm.riscv.sf.vtzero.t.i64", [w.i64(0), w.i64(0), w.i64(0), w.i64(5), w.i64(1)])
+        return varying(body) if products else set()
 
     def op_if(self, op: Op) -> None:
         w = self.w
@@ -537,10 +567,13 @@ class _Emit:
         k_axis, lane_axis = op.attrs["k_axis"], op.attrs["lane_axis"]
         assert isinstance(k_axis, int) and isinstance(lane_axis, int) and m.strides[lane_axis] == 1
         group, row = self._group(t)
+        producer = op.operands[1].op
+        whole = row.n * self.f.vlen == self.f.te * 64 and producer is not None and producer.name == "te"  # whole registers need no vl
         out = self.w.poison(group)
         for k in range(t.k):
             at = self.w.gep(m.ptr, self.w.binary("mul", self._stride_bytes(m, k_axis), self.w.i64(k)))
-            out = self._insert(out, self.w.rvv("vle", row, [at], vl, mangle=["p0"]), k * group.n // t.k)
+            x = self.w.let(row, f"load {row}, {at}, align {t.dtype.bits // 8}") if whole else self.w.rvv("vle", row, [at], vl, mangle=["p0"])
+            out = self._insert(out, x, k * group.n // t.k)
         return out
 
     def op_opnd_pack(self, op: Op) -> Val:
@@ -557,15 +590,17 @@ class _Emit:
 
     def op_mma(self, op: Op) -> None:
         acc, a, b, tm, tn = op.operands
-        t = a.type
-        assert isinstance(t, OpndType)
-        x, y = self.val(a), self.val(b)
+        assert isinstance(a.type, OpndType)
+        t, x, y = a.type, self.val(a), self.val(b)
         assert x.vec is not None
-        twiden = {32: 1, 16: 2, 8: 4}[t.dtype.bits]
         kind = str(t.dtype) if t.dtype in (DType.e4m3, DType.e5m2) else "f" if t.dtype.is_float else "u" if t.dtype.kind == "u" else "s"
         name = f"llvm.riscv.sf.mm.{kind}.{kind}"
         suffix = f".i64.{x.vec.mangled}" + ("" if t.dtype.bits > 8 or t.dtype.is_float else f".{x.vec.mangled}")
-        self.w.call(None, name + suffix, [self.w.i64(self.tile(acc)), x, y, self.val(tm), self.val(tn), self.w.i64(t.k), self.w.i64(twiden)])
+        self.w.call(None, name + suffix, [self.w.i64(self.tile(acc)), x, y, self.val(tm), self.val(tn), self.w.i64(t.k),
+                                        self.w.i64(self._twiden(t))])
+
+    def _twiden(self, t: OpndType) -> int:
+        return 32 // t.dtype.bits
 
     # -- vectors
     def lanes(self, op: Op) -> Lanes:

@@ -244,7 +244,7 @@ class _Emit:
         return MemRef(ptr, self._strides(op), t.dtype)
 
     def _strides(self, op: Op) -> tuple[Val | int, ...]:
-        vals = [self.val(x) for x in op.operands[len(op.operands) // 2:]]
+        vals = [self.val(x) for x in op.operands[(len(op.operands) + 1) // 2:]]
         return tuple(int(v.text) if v.text.isdigit() else v for v in vals)
 
     def op_spm_alloc(self, op: Op) -> MemRef:
@@ -255,6 +255,11 @@ class _Emit:
         if op.attrs["per_warp"]:
             at = self.w.binary("add", self.w.binary("mul", Val("i64", "%warp"), self.w.i64(size)), at)
         return MemRef(self.w.gep(Val("ptr", "%spm"), at), self._strides(op), t.dtype)
+
+    def op_spm_view(self, op: Op) -> MemRef:
+        t = op.results[0].type
+        assert isinstance(t, MemType)
+        return MemRef(self.mem(op.operands[0]).ptr, self._strides(op), t.dtype)
 
     def op_mem_at(self, op: Op) -> MemRef:
         """In a loop of products what stays is added first, and frozen: LLVM's strength reduction does not see through that and counts one

@@ -131,6 +131,10 @@ class K:
         return self._one("spm.alloc", [*extents, *strides], MemType("spm", len(extents), dtype), name=name,
                          size_bytes=size_bytes, per_warp=per_warp)
 
+    def spm_view(self, mem: Value, dtype: DType, extents: Sequence[Value], strides: Sequence[Value]) -> Value:
+        """The bytes from a scratchpad buffer's origin on, seen as another dtype."""
+        return self._one("spm.view", [mem, *extents, *strides], MemType("spm", len(extents), dtype))
+
     def mem_at(self, mem: Value, index: Sequence[Value]) -> Value:
         """The sub-buffer whose origin is `index`; same rank, strides; extents shrink by index."""
         return self._one("mem.at", [mem, *index], mem.type)

@@ -264,6 +264,11 @@ class _Warp:
             data = self.spm[at:at + size]
         return Mem(data.view(numpy_dtype(t.dtype)), 0, xs[:n], xs[n:])
 
+    def op_spm_view(self, op: Op, xs: list[Any]) -> Any:
+        m, n, t = xs[0], len(xs) // 2, op.results[0].type
+        assert isinstance(t, MemType)
+        return Mem(m.data[m.offset:].view(np.uint8).view(numpy_dtype(t.dtype)), 0, xs[1:1 + n], xs[1 + n:])
+
     def op_mem_at(self, op: Op, xs: list[Any]) -> Any:
         m, *index = xs
         offset = m.offset + sum(i * s for i, s in zip(index, m.strides, strict=True))

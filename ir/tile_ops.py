@@ -108,6 +108,11 @@ def alloc(op: Op) -> None:
     need(isinstance(size, int) and size >= 0, f"size_bytes is at least 0, found {size!r}")
 
 
+def other_view(op: Op) -> None:
+    n = rank(op.results[0].type)
+    need(len(op.operands) == 1 + 2 * n, f"rank {n} takes {n} extents and {n} strides, found {len(op.operands) - 1} operands")
+
+
 def view(op: Op) -> None:
     mem = op.operands[0].type
     need(op.results[0].type == mem, f"a view has its buffer's type {mem}")
@@ -265,6 +270,7 @@ ROWS = [
     # memory
     row("mem.arg", "idx * -> dram", extents, name="str"),
     row("spm.alloc", "idx * -> spm", alloc, name="str", size_bytes="int", per_warp="bool", offset_bytes="int?"),
+    row("spm.view", "spm idx * -> spm", other_view),
     row("mem.at", "mem idx * -> mem", view),
     row("dma.load", "spm dram idx idx idx idx -> tok", dma, src_axes="tuple", dst_axes="tuple"),
     row("dma.gather", "spm dram dram idx idx idx idx -> tok", dma_gather, src_axes="tuple", dst_axes="tuple"),

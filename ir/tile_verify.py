@@ -228,8 +228,8 @@ class _Pending:
     def view(self, v: Value) -> View:
         """The root buffer and the first index taken from it (the stage)."""
         index: tuple[Value, ...] = ()
-        while v.op is not None and v.op.name == "mem.at":
-            index, v = tuple(v.op.operands[1:]), v.op.operands[0]
+        while v.op is not None and v.op.name in ("mem.at", "spm.view"):
+            index, v = tuple(v.op.operands[1:]) if v.op.name == "mem.at" else index, v.op.operands[0]
         return v, index
 
     def block(self, block: Block, pending: list[View]) -> list[View]:

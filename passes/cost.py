@@ -8,14 +8,14 @@ side, but for a tenth of the lesser one. Constants without a source were measure
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from rvgpu.ir.core import Block, Value
 from rvgpu.ir.types import TensorType
 from rvgpu.passes.context import Facts, Limits, Price
 from rvgpu.passes.cost_gemm import gemm_bytes, gemm_cost, gemm_stages
-from rvgpu.passes.lower_matrix import Tiles
-from rvgpu.passes.matrix_plan import KMAX, MATRIX_DTYPES, MatrixPlan, n_lanes
+from rvgpu.passes.lower_matrix import Tiles, converted
+from rvgpu.passes.matrix_plan import KMAX, MATRIX_DTYPES, Leaf, MatrixPlan, n_lanes
 
 SHARP = 4  # resources that are busy nearly as long delay each other: the norm that joins their times (as in cost_gemm)
 FREE_RUNNING = 6  # the same for warps with work items of their own: none waits for another (measured on `base`)
@@ -24,25 +24,45 @@ START = 900  # cycles: a kernel's arguments from DRAM, its prologue
 SLOTS_SCORE, SLOTS_PRODUCT, SLOTS_ROW = 10, 9, 8
 # turns of the VALU for an element: maximum, difference, sum, cast; index, comparison, selection; division and remainder at a quarter of the rate
 TURNS, TURNS_MASK, TURNS_SPLIT = 4.5, 4, 8
+TURNS_CONVERT = 2.5  # of an 8-bit number to a 16-bit float: to i16, to f32, to bf16
 # what a warp alone takes (measured with one warp at work): cycles for a row of softmax, and of its products, of the matrix unit's time
 LATENCY_ROW, LATENCY_PRODUCT, LATENCY_SPLIT = 54, 0.8, 60
 ENTER = 3000  # cycles until a work item whose masks are cut runs at its pace
 FREE = frozenset({"const", "iota", "size", "rename", "slice", "yield"})  # ops that move and compute nothing
 
 
-def _operand_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> list[tuple[int, bool, bool]]:
-    """(bytes, transposed by the DMA, once per work item) of each staged operand; a tensor staged twice alike counts once."""
+@dataclass(frozen=True)
+class _Staged:
+    """An operand in scratchpad: elements, their bytes there and on the way, whether the DMA transposes, whether once per work item."""
+
+    elements: int
+    place: int
+    size: int
+    across: bool
+    once: bool
+
+    def moved(self, f: Facts) -> float:
+        return self.elements * self.size * (f.transpose_factor if self.across else 1)
+
+
+def _staged(plan: MatrixPlan, limits: Limits, t: Tiles) -> list[_Staged]:
+    """A tensor staged twice alike counts once."""
     bm, bn = t.shape(limits.te)
-    size = plan.dtype.bits // 8
+    wide = plan.dtype.bits // 8
     out = {}
+
+    def stage(leaf: Leaf, lane: str, elements: int, across: bool, once: bool = False) -> None:
+        size = leaf.value.tensor.dtype.bits // 8
+        out[leaf.value, lane] = _Staged(elements, wide if not once and converted(plan, t, leaf) else size, size, across, once)
+
     for p in plan.products:
         if p.a is not None:
-            out[p.a.value, "m"] = (t.bk * bm * size, p.a.dims[-1] == plan.stream.dim, False)
-        out[p.b.value, "n"] = (t.bk * n_lanes(plan, limits, bn) * size, p.b.dims[-1] == plan.stream.dim, False)
+            stage(p.a, "m", t.bk * bm, p.a.dims[-1] == plan.stream.dim)
+        stage(p.b, "n", t.bk * n_lanes(plan, limits, bn), p.b.dims[-1] == plan.stream.dim)
     for a in plan.atoms:
         c = limits.bound(a.dim)
-        out[a.keys.value, "r"] = (t.bk * c * size, a.keys.dims[-1] == a.dim, False)
-        out[a.query.value, "q"] = (bm * c * size, a.query.dims[-1] == a.dim, True)
+        stage(a.keys, "r", t.bk * c, a.keys.dims[-1] == a.dim)
+        stage(a.query, "q", bm * c, a.query.dims[-1] == a.dim, True)
     return list(out.values())
 
 
@@ -70,7 +90,7 @@ def _spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles, teams: int, count: in
     """Each team's stages of every operand (two of those of a work item), and per warp the rows of the vector states and of the factors (at most
     four, the plan's states)."""
     rows = 4 + len(plan.vectors)
-    staged = sum((2 if once else count) * b for b, _, once in _operand_bytes(plan, limits, t))
+    staged = sum((2 if s.once else count) * s.elements * s.place for s in _staged(plan, limits, t))
     return teams * staged + 1024 + limits.warps * rows * limits.te * 4
 
 
@@ -132,7 +152,7 @@ def cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     keys = r * (n * len(plan.products) + wide) * size
     again = items / batch if min(batch, f.cores * at_once) * keys > f.l2_size else 1  # each item reads them, where those at work outgrow L2
     dram = batch * (m * (n + wide) * size + keys * again) / f.dram_bytes
-    staged = sum(b * (f.transpose_factor if across else 1) for b, across, _ in _operand_bytes(plan, limits, t))
+    staged = sum(s.moved(f) for s in _staged(plan, limits, t))
     fixed = f.launch + START + f.dram_latency + staged / f.dma_bytes
     return Price(fixed + max(work, dram) + 0.1 * min(work, dram), busy | {"DRAM": dram}, items, fixed, teams(plan, limits, t))
 
@@ -151,13 +171,14 @@ def _step(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles, rows: list[int],
     ragged = bool(limits.bound(plan.stream.dim) % t.bk or limits.bound(plan.m[-1]) % limits.te)
     masked = len(plan.masks) * (1 + ragged) / max(1.0, _blocks(plan, limits, t))  # of the blocks: those that a mask cuts
     split = masked if not t.wo and ragged and limits.product(plan.m[:-1]) > 1 else 0.0  # lanes run on into another coordinate
-    dma = l2 = 0.0
-    for size, transposed, once in _operand_bytes(plan, limits, t):
-        part = 1 / max(1.0, _blocks(plan, limits, t)) if once else 1.0
-        dma += part * size * (f.transpose_factor if transposed else 1) / f.dma_bytes
-        l2 += part * size * f.cores / f.l2_bytes
+    dma = l2 = convert = 0.0
+    for s in _staged(plan, limits, t):
+        part = 1 / max(1.0, _blocks(plan, limits, t)) if s.once else 1.0
+        dma += part * s.moved(f) / f.dma_bytes
+        l2 += part * s.elements * s.size * f.cores / f.l2_bytes
+        convert += part * s.elements * TURNS_CONVERT / lanes if s.size * 8 < plan.dtype.bits else 0.0
     turns = TURNS + TURNS_MASK * masked + TURNS_SPLIT * split
-    each = {"matrix": matrix, "VALU": elements / lanes * turns, "exp": elements / f.exp_lanes if f.exp_lanes else 0.0,
+    each = {"matrix": matrix, "VALU": elements / lanes * turns + convert, "exp": elements / f.exp_lanes if f.exp_lanes else 0.0,
             "tile port": 2 * elements * 4 / f.tile_move_bytes, "issue": working * (products + r * SLOTS_ROW)}
     chain = LATENCY_PRODUCT * matrix / max(1, working) + r * (LATENCY_ROW + LATENCY_SPLIT * split)
     return {**{k: v * active for k, v in each.items()}, "DMA": dma, "L2": l2, "chain": chain}

@@ -8,7 +8,7 @@ factor is an expression (softmax's p).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -73,7 +73,13 @@ class Operand:
     k_cap: int
     lane_cap: int
     buffer: Value
+    raw: Value | None = None  # the buffer as the 8-bit numbers that a transfer brings, in the second half of each row until `_convert`
     stage: Value | None = None
+
+
+def converted(plan: MatrixPlan, t: Tiles, leaf: Leaf) -> bool:
+    """Whether the warps of a team convert an 8-bit operand together in scratchpad; one warp by itself does it where it loads."""
+    return plan.streamed_rows and t.wm * t.wn > 1 and leaf.value.tensor.dtype != plan.dtype
 
 
 @dataclass(frozen=True)
@@ -155,12 +161,16 @@ class Matrix(ABC):
         k = self.k
         k_cap = self.tiles.bk if k_dim == self.plan.inner else -(-self.limits.bound(k_dim) // self.kmax) * self.kmax
         lane_cap = {"m": self.bm, "n": n_lanes(self.plan, self.limits, self.bn), "r": self.tiles.bk}[lane]
-        dtype = self.em.tensors[leaf.value][2]
+        stored = self.em.tensors[leaf.value][2]
+        dtype = self.plan.dtype if not per_item and converted(self.plan, self.tiles, leaf) else stored
         count = (2 if per_item else self.stages) * self.teams
         strides = (k_cap * lane_cap, *self._strides(lane, k_cap, lane_cap))
         buffer = k.spm_alloc(dtype, [k.const(count), k.const(k_cap), k.const(lane_cap)], [k.const(s) for s in strides],
                              name=self.em.tensors[leaf.value][0], size_bytes=count * k_cap * lane_cap * dtype.bits // 8)
-        self.operands[leaf.value, lane] = Operand(leaf, k_dim, lane, per_item, k_cap, lane_cap, buffer)
+        op = self.operands[leaf.value, lane] = Operand(leaf, k_dim, lane, per_item, k_cap, lane_cap, buffer)
+        if dtype != stored:
+            halves = [count, k_cap, 2 * lane_cap]
+            op.raw = k.spm_view(buffer, stored, [k.const(x) for x in halves], [k.const(x) for x in (2 * k_cap * lane_cap, 2 * lane_cap, 1)])
 
     # -- the frame: work items, tile coordinates, the block loop
     def build(self) -> KFunc:
@@ -296,7 +306,11 @@ class Matrix(ABC):
         index = look_up(k, em, op.leaf)
         lane_at = next(n for n, (_, axis, _) in enumerate(parts) if axis is lanes.axis)
         k_at = next(n for n, (_, axis, _) in enumerate(parts) if op.k_dim in axis.dims)
-        dst = k.mem_at(op.buffer, [self._place(op, stage), k.const(0), lanes.at or k.const(0)])
+        at = lanes.at or k.const(0)
+        if op.raw is not None:
+            dst = k.mem_at(op.raw, [self._place(op, stage), k.const(0), k.idx("add", at, op.lane_cap)])
+        else:
+            dst = k.mem_at(op.buffer, [self._place(op, stage), k.const(0), at])
         k_cap, lane_cap = k.const(op.k_cap), k.const(lanes.cap or op.lane_cap)
         if lane_at == len(parts) - 1:
             k.dma_load(dst, mem, rows, lanes.count, k_cap, lane_cap, src_axes=(k_at, lane_at), dst_axes=(1, 2), index=index)
@@ -304,6 +318,31 @@ class Matrix(ABC):
             k.dma_load(dst, mem, lanes.count, rows, lane_cap, k_cap, src_axes=(lane_at, k_at), dst_axes=(2, 1), index=index)
         else:
             raise reject(f"neither the contracted dim nor a free dim of {name} is innermost in memory", self.stream.op.results[0])
+
+    def _convert(self, stage: Value, operands: Iterable[Operand], first: Value, by: int) -> Sequence[Value]:
+        """Rows first, first + by, ... of what stands in `stage` as 8-bit numbers. In place: a row is read before its second half is written."""
+        k, te, dtype = self.k, self.limits.te, self.plan.dtype
+        for op in operands:
+            if op.raw is None:
+                continue
+            lanes = min(te, op.lane_cap)
+
+            def row(r: Value, _: list[Value], op: Operand = op, lanes: int = lanes) -> Sequence[Value]:
+                assert op.raw is not None
+                for at in range(0, op.lane_cap, lanes):
+                    vl = k.const(min(lanes, op.lane_cap - at))
+                    x = k.load(k.mem_at(op.raw, [self._place(op, stage), r, k.const(op.lane_cap + at)]), vl, axis=2, lanes=te)
+                    k.store(k.mem_at(op.buffer, [self._place(op, stage), r, k.const(at)]), k.cast(x, dtype, vl), vl, axis=2)
+                return []
+
+            k.for_(first, op.k_cap, by, [], row)
+        return []
+
+    def _convert_all(self, stage: Value) -> Sequence[Value]:
+        """Everything, by all warps of the team, which meet then."""
+        self._convert(stage, self.operands.values(), self.mate, self.mates)
+        self.k.bar(0, self.team if self.mates < self.limits.warps else None, self.mates)
+        return []
 
     def _load(self, op: Operand, at: Value, lane: Value) -> Value:
         assert op.stage is not None

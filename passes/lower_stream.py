@@ -14,8 +14,14 @@ from rvgpu.passes.masksplit import Mask, Ranges, nothing, span, whole
 from rvgpu.passes.matrix_results import Results
 from rvgpu.passes.rows import Axis, Rows
 
+MEET = 8  # barriers from here on: even warps of team t wait for each other at MEET + t
+
 
 class Streamed(Matrix):
+    @property
+    def converts(self) -> bool:
+        return any(op.raw is not None for op in self.operands.values())
+
     # -- work items: which rows, and which part of the streamed dim
     def _m_tiles(self) -> Value:
         """Tiles of rows: all of one axis, or (wo > 0) those of the innermost m dim times groups of `wo` along the outer ones."""
@@ -112,7 +118,11 @@ class Streamed(Matrix):
         last = k.cmp("ne", next_w, self.share.w)
         first = k.cmp("lt", self.share.w, k.idx("mul", k.special("ctas"), self.teams))
         start = k.s("and", first, k.cmp("eq", i, self.share.span[0]))
+        if self.converts:
+            k.if_(start, lambda: self._convert_all(stage))
         out = self._now(i, stage, wstage, k.s("or", odd, start), carried)
+        if self.converts:
+            k.if_(k.cmp("lt", next_w, self.items), lambda: self._convert_next(odd, next_stage))
         k.if_(last, lambda: self._end(out))
         k.if_(k.s("and", k.s("not", odd), k.cmp("lt", next_w, self.items)), lambda: self._ahead(last, following, next_i, next_stage, next_wstage))
         return out
@@ -123,6 +133,22 @@ class Streamed(Matrix):
         counts = self._counts(i, rows)
         k.if_(k.s("and", atoms, counts), self._atoms, lambda: [])
         return k.if_(counts, lambda: self._masked_or_not(i, rows, carried), lambda: carried)
+
+    def _convert_next(self, odd: Value, stage: Value) -> Sequence[Value]:
+        """What the next block brought: even warps convert and meet for what its atoms need, which they make next, odd warps the rest."""
+        k, place = self.k, self.k.idx("div", self.mate, 2)
+        keys = [op for op in self.operands.values() if op.lane == "r"]
+        others = [op for op in self.operands.values() if op.lane != "r"]
+        even = self.mates - self.mates // 2
+
+        def ahead() -> Sequence[Value]:
+            self._convert(stage, keys, place, even)
+            if even > 1:
+                k.bar(MEET, self.team if self.mates < self.limits.warps else None, even)
+            return []
+
+        k.if_(odd, lambda: self._convert(stage, others, place, self.mates // 2), ahead)
+        return []
 
     def _end(self, carried: list[Value]) -> Sequence[Value]:
         Results(self).store(*self._parts(carried), self.share.column)
@@ -169,6 +195,10 @@ class Streamed(Matrix):
             self._atoms()
             return self._masked_or_not(i, rows, carried)
 
+        if self.converts:
+            stage = next(op.stage for op in self.operands.values() if op.raw is not None)
+            assert stage is not None
+            self._convert_all(stage)
         return self.k.if_(self._counts(i, rows), some, lambda: carried) if self.plan.masks else some()
 
     def _masked_or_not(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:

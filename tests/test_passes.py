@@ -29,7 +29,7 @@ TEXTS = {
     "two_steps": "def two_steps(x: f32[M, N], w: f32[N, K]) -> f32[M, K]:\n    return softmax(softmax(x, over=N) @ w, over=K)",
     "temporary_names": "def temporary_names(t0: f32[M, N], t1: f32[N, K]) -> f32[M, K]:\n    return softmax(t0 @ t1, over=K)",
 }
-KERNELS = {n: Kernel(ZOO[n]) for n in ("gemm_bias_gelu", "row_softmax", "rmsnorm", "attention", "rope", "swiglu_mlp")}
+KERNELS = {n: Kernel(ZOO[n]) for n in ("attention_int8kv", "gemm_bias_gelu", "row_softmax", "rmsnorm", "attention", "rope", "swiglu_mlp")}
 KERNELS |= {n: kernel(t) for n, t in TEXTS.items()}
 
 
@@ -54,12 +54,12 @@ def test_meaning_before_is_meaning_after(name, data):
 
 
 @settings(max_examples=10, deadline=None)
-@given(name=st.sampled_from(["attention", "lse"]), data=st.data())
+@given(name=st.sampled_from(["attention", "attention_int8kv", "lse"]), data=st.data())
 def test_warps_that_share_a_block_keep_the_meaning(name, data):
     """One team of all warps: half of them a product ahead, across work items."""
     sizes = {n: data.draw(st.integers(1, 2 if n in "BGR" else 19), label=n) for n in KERNELS[name].func.dim_names()}
     te, warps = data.draw(st.sampled_from([4, 8]), label="te"), data.draw(st.integers(2, 4), label="warps")
-    scalars = {"scale": 0.3} if name == "attention" else {}
+    scalars = {} if name == "lse" else {"scale": 0.3}
     passes = [Tile(wm=warps) if p.name == "tile" else p for p in PIPELINE]
     assert check_passes(KERNELS[name], sizes, facts(te, 128, warps), scalars=scalars, passes=passes) == "ok"
 

@@ -56,7 +56,8 @@ ROWS = [
     # one operand
     _unary("neg", pointwise(np.negative, native=True), NUMBERS),
     _unary("abs", pointwise(np.abs, native=True), NUMBERS),
-    _unary("exp", pointwise(np.exp), anchored="bool?"),  # anchored: the argument is at most tau = 8
+    # anchored: the argument is at most tau = 8; floored: what it subtracts is not -inf
+    _unary("exp", pointwise(np.exp), anchored="bool?", floored="bool?"),
     _unary("exp2", pointwise(np.exp2), anchored="bool?"),
     _unary("log", pointwise(np.log)),
     _unary("log2", pointwise(np.log2)),

@@ -4,7 +4,8 @@ accepts them; elementwise math joins the kernel whose totals it uses; what anoth
 A contraction over another dim that only feeds such a cascade (q @ k inside softmax) is made per block inside it when at least two totals read it:
 storing it would cost more traffic than the inputs. Feeding a single contraction it is stored (h @ wd), since fusing would recompute it, unless
 both are batched and nothing would be made twice (`_one_pass`); and so it is
-when its readers do not share one kernel with a matrix product, or something besides them reads it.
+when its readers do not share one kernel with a matrix product, or something besides them reads it. Short products of a batch are made again in
+every kernel that reads them instead (`_again`, docs/adr/0015).
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from itertools import count as count_from
 from rvgpu.ir.core import Block, Builder, Func, Op, Param, Value
 from rvgpu.ir.dims import Dim, is_bound
 from rvgpu.ir.types import DType, TensorType
-from rvgpu.passes.cascade import Derivation, Reject, Term, bottom_stripped, streamed_dim
+from rvgpu.passes.cascade import Derivation, Reject, Term, streamed_dim
 from rvgpu.passes.context import Context, Limits, Remark
-from rvgpu.passes.matrix_plan import gathered, groups_of, unpacked, widened
+from rvgpu.passes.copier import Copier, used
+from rvgpu.passes.matrix_plan import NARROW, STAGING, gathered, groups_of, unpacked, widened
 from rvgpu.passes.row_plan import column_part, runs_inside
 
 
@@ -89,6 +91,10 @@ def beyond_the_machine(d: Derivation) -> str:
         return "a sum of products has a kernel of its own"
     if not matrix(products):
         return ""
+    return _out_of_tiles(d, products, inside) or _out_of_order(d)
+
+
+def _out_of_tiles(d: Derivation, products: list[Op], inside: list[Op]) -> str:
     if len({frozenset(own_dims(t)) for t in products}) > 1:
         return "contractions of one kernel must share their dims"
     if len({x.tensor.dtype for t in products + inside for x in t.operands}) > 1:
@@ -98,6 +104,10 @@ def beyond_the_machine(d: Derivation) -> str:
     fed = [s.term for s in d.states if s.rhs is not None and s.term is not None]
     if len(fed) < len(d.states) and all(t == Term(xs=t.xs) and len(t.xs) == 1 and _leaf(t.xs[0][0]) for t in fed):
         return "a matrix product of stored tensors beside a reduction"
+    return ""
+
+
+def _out_of_order(d: Derivation) -> str:
     for s in d.states:
         below = [d.states[n] for n, _ in d.lower(s)[:-1]]
         if below and s.rhs is not None:
@@ -113,6 +123,7 @@ class _Clusters:
         self.unit = unit  # whether there is a matrix unit: without one a contraction has a kernel of its own and stored factors
         self.remarks = remarks
         self.totals = [op for op in func.body.ops if op.name in ("reduce", "contract")]
+        self.found: dict[Op, set[Op] | None] = {}
         self.users: dict[Value, list[Op]] = {}
         for op in func.body.ops:
             for x in op.operands:
@@ -124,7 +135,7 @@ class _Clusters:
         atoms = self._atoms()
         while True:
             groups = self._grouped(atoms)
-            lost = {c for c in atoms if not self._inside_one(c, groups)}
+            lost = {c for c in atoms if not self._held(c, groups, atoms)}
             if not lost:
                 self.atoms = atoms
                 return groups
@@ -149,14 +160,31 @@ class _Clusters:
             g.sort(key=lambda op: order[op])
         return out
 
-    def _inside_one(self, c: Op, groups: list[list[Op]]) -> bool:
-        """All that reads the atom c is one kernel's totals, a matrix product of theirs among it."""
+    def _held(self, c: Op, groups: list[list[Op]], atoms: set[Op]) -> bool:
+        """All that reads the atom c is one kernel's totals, a matrix product of theirs among it; or of several kernels that each make it again."""
+        readers = self._readers(c)
+        if readers is None:
+            return False
+        homes = [g for g in groups if readers & set(g)]
+        if _dequantised(c) or self._summed(c, readers):
+            return len(homes) == 1
+        if len(homes) == 1 and matrix([t for t in homes[0] if t in readers]):
+            return True
+        return self._again(c, readers) and all(self._runs(g, atoms) for g in homes)
+
+    def _readers(self, c: Op) -> set[Op] | None:
+        """The totals that read c through elementwise math; None when a result of the function does."""
+        if c not in self.found:
+            self.found[c] = self._find_readers(c)
+        return self.found[c]
+
+    def _find_readers(self, c: Op) -> set[Op] | None:
         readers: set[Op] = set()
         todo, seen = [c.result], {c.result}
         while todo:
             v = todo.pop()
             if v in self.func.results:
-                return False
+                return None
             for op in self.users.get(v, []):
                 if op in self.totals:
                     readers.add(op)
@@ -164,10 +192,47 @@ class _Clusters:
                     new = [r for r in op.results if r not in seen]
                     seen |= set(new)
                     todo += new
-        group = next((g for g in groups if readers <= set(g)), [])
-        if _dequantised(c) or self._summed(c, readers):
-            return bool(group)
-        return matrix([t for t in group if t in readers])
+        return readers
+
+    def _again(self, c: Op, readers: Collection[Op]) -> bool:
+        """Whether it is better to make c again in every kernel that reads it than to store it: a product of stored tensors over a dim so short
+        (four tiles) that its multiplies take less time than the memory, rows and columns of a batch, with a reduction among what reads it."""
+        shared = set(c.operands[0].tensor.dims) & set(c.result.tensor.dims) & set(c.operands[1].tensor.dims)
+        short = self.limits.bucket((streamed_dim(c),)) <= 4 * self.limits.te
+        rows, columns = own_dims(c)
+        along = all(streamed_dim(t) in rows | columns for t in readers)
+        reduced = any(t.name == "reduce" for t in readers) and c.result.tensor.dtype is DType.f32
+        return reduced and short and along and bool(shared and rows and columns) and all(_leaf(x) for x in c.operands)
+
+    def _passes(self, group: list[Op], atoms: set[Op]) -> str:
+        """Why products that share nothing but atoms do not share a kernel."""
+        if len(group) < 2 or any(t.name != "contract" for t in group):
+            return ""
+        inside = [c for c in atoms if (self._readers(c) or set()) & set(group)]
+        tiles = -(-self.limits.bucket(self._columns(group)) // self.limits.te)
+        return "its columns would take several passes, each with atoms of its own" if inside and tiles * len(group) + len(inside) > 4 else ""
+
+    def _columns(self, group: list[Op]) -> frozenset[Dim]:
+        """What only the stored factors of a group's products have."""
+        return frozenset[Dim]().union(*(own_dims(t)[0 if _leaf(t.operands[0]) else 1] for t in group if t.name == "contract"))
+
+    def _runs(self, group: list[Op], atoms: set[Op]) -> bool:
+        """Whether a kernel of this group can make the atoms that it reads block by block."""
+        d = Derivation(streamed_dim(group[0]), group)
+        try:
+            d.build(Builder(Block()))
+        except Reject:
+            return False
+        rows = [{*t.result.tensor.dims} for t in group]
+        inside = [c for c in atoms if (self._readers(c) or set()) & set(group)]
+        if matrix(group):
+            rows = [r - self._columns(group) for r in rows]
+        alike = all(r == rows[0] for r in rows) and all({*s.dims} >= rows[0] and s.dtype is DType.f32 for s in d.states)
+        whole = all({*c.result.tensor.dims} == {*rows[0], d.dim} and len(c.result.tensor.dims) == len(rows[0]) + 1 for c in inside)
+        dtypes = {x.tensor.dtype for c in inside for x in c.operands}
+        staged = sum(2 * self.limits.te * self.limits.bucket((streamed_dim(c),)) * c.operands[0].tensor.dtype.bits // 8 for c in inside)
+        fits = len(dtypes) == 1 and not dtypes & NARROW and staged <= STAGING // 2
+        return alike and whole and fits and not beyond_the_machine(d) and not _out_of_order(d)
 
     def _may_join(self, group: list[Op], t: Op, left: list[Op], atoms: set[Op]) -> bool:
         """t's other inputs are ready (no total outside the group that is still to come), its row dims agree, and the cascade accepts it."""
@@ -194,7 +259,7 @@ class _Clusters:
         derivation = Derivation(streamed_dim(t), [*group, t])
         try:
             derivation.build(Builder(Block()))
-            why = beyond_the_machine(derivation)
+            why = beyond_the_machine(derivation) or self._passes([*group, t], atoms)
         except Reject as e:
             why = str(e)
         if why:
@@ -244,6 +309,8 @@ class _Clusters:
             if _dequantised(c) and len(readers) == 1 and len(over) == 1 and readers[0].attrs.get("op") == "sum" or self._summed(c, readers):
                 out.add(c)  # groups: the product of each goes into the sum over them
             if len(readers) >= 2 and len(over) == 1 and any(t.name == "contract" for t in readers) and any(t.name == "reduce" for t in readers):
+                out.add(c)
+            if self._again(c, self._readers(c) or ()):
                 out.add(c)
         return out
 
@@ -363,10 +430,17 @@ class _Clusters:
             rows = gathered(widened(x) or x) if self.unit else None
             from_memory = from_memory and (rows is None or rows != self.swept.get(n))  # looked up by the transfer
             from_memory = from_memory and not any(c is not v.op and self._depends_value(x, c) for c in self.atoms)
-            if (from_memory or 0 <= self.stage[x] < n) and x.op is not None:
+            again = not from_memory and self._made_again(x)
+            if (from_memory or 0 <= self.stage[x] < n) and x.op is not None and not again:
                 self.stored[self.stage[x]].setdefault(x, "")
             else:
                 self._demand(n, x, seen)
+
+    def _made_again(self, v: Value) -> bool:
+        """Whether v is elementwise math on an atom: what reads it makes it again."""
+        if v.op is None or v.op in self.number:
+            return False
+        return v.op in self.atoms or any(self._made_again(x) for x in v.op.operands)
 
     def _kernel(self, position: int, n: int, group: list[Op], outs: list[Out]) -> Func:
         """A function of stage n: what earlier stages stored are parameters, what it stores and the function's results are results."""
@@ -381,8 +455,8 @@ class _Clusters:
         for t in group:
             copier.op(t)
         values = [copier.value(v) for _, v, _ in outs]
-        used = _used(block, values)
-        params = [p for p in params if p.value in used]
+        needed = used(block, values)
+        params = [p for p in params if p.value in needed]
         params.sort(key=lambda p: p.keyword)
         name = self.func.name + (f"_{position + 1}" if position else "")
         return Func(name, params, block, values, [t for _, _, t in outs], self.func.loc, [name for name, _, _ in outs])
@@ -397,53 +471,3 @@ def _leaf(v: Value) -> bool:
     while v.op is not None and (v.op.name == "rename" or unpacked(v) is not None or widened(v) is not None):
         v = v.op.operands[0]
     return v.op is None
-
-
-class Copier:
-    """Copies the ops that a value needs into a kernel, on demand."""
-
-    def __init__(self, b: Builder, made: dict[Value, Value]) -> None:
-        self.b, self.made = b, made
-
-    def value(self, v: Value) -> Value:
-        if v in self.made or v.op is None:
-            return self.made.get(v, v)
-        self.op(v.op)
-        return self.made[v]
-
-    def op(self, op: Op) -> Op:
-        xs = [self.value(x) for x in op.operands]
-        self.b.loc = op.loc
-        attrs = dict(op.attrs)
-        if op.name == "exp" and _anchored(op):
-            attrs["anchored"] = True
-        out = self.b.op(op.name, xs, [r.type for r in op.results], **attrs)
-        self.made.update(zip(op.results, out, strict=True))
-        return self.b.block.ops[-1]
-
-
-def _anchored(op: Op) -> bool:
-    """exp(x - max(x)): the argument is never above 0."""
-    v = op.operands[0]
-    if v.op is None or v.op.name != "sub":
-        return False
-    x, d = v.op.operands
-    d = bottom_stripped(d)
-    return d.op is not None and d.op.name == "reduce" and d.op.attrs["op"] == "max" and d.op.operands[0] is x
-
-
-def _used(block: Block, values: list[Value]) -> set[Value]:
-    """Values that the results need, through ops and stream regions."""
-    seen: set[Value] = set()
-    todo = list(values)
-    while todo:
-        v = todo.pop()
-        if v in seen:
-            continue
-        seen.add(v)
-        if v.op is not None:
-            todo += v.op.operands
-            for r in v.op.regions:
-                for o in r.walk():
-                    todo += o.operands
-    return seen

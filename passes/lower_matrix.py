@@ -306,11 +306,10 @@ class Matrix(ABC):
         index = look_up(k, em, op.leaf)
         lane_at = next(n for n, (_, axis, _) in enumerate(parts) if axis is lanes.axis)
         k_at = next(n for n, (_, axis, _) in enumerate(parts) if op.k_dim in axis.dims)
-        at = lanes.at or k.const(0)
         if op.raw is not None:
-            dst = k.mem_at(op.raw, [self._place(op, stage), k.const(0), k.idx("add", at, op.lane_cap)])
+            dst = k.mem_at(op.raw, [self._place(op, stage), k.const(0), k.idx("add", lanes.at or 0, op.lane_cap)])
         else:
-            dst = k.mem_at(op.buffer, [self._place(op, stage), k.const(0), at])
+            dst = k.mem_at(op.buffer, [self._place(op, stage), k.const(0), lanes.at or k.const(0)])
         k_cap, lane_cap = k.const(op.k_cap), k.const(lanes.cap or op.lane_cap)
         if lane_at == len(parts) - 1:
             k.dma_load(dst, mem, rows, lanes.count, k_cap, lane_cap, src_axes=(k_at, lane_at), dst_axes=(1, 2), index=index)

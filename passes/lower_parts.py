@@ -30,7 +30,7 @@ Binds = dict[Value, Rows | Callable[[], Rows]]
 def few_rows(plan: MatrixPlan, limits: Limits) -> bool:
     """Whether a kernel runs this way: by its rows' bucket, for what a part is decides bytes."""
     few = limits.bucket(plan.m) <= min(limits.te, MOST)
-    return plan.streamed_rows and plan.stream.dim.name is not None and few and part_block(plan, limits) > 0
+    return bool(plan.products) and plan.streamed_rows and plan.stream.dim.name is not None and few and part_block(plan, limits) > 0
 
 
 def part_size(limits: Limits) -> int:

@@ -93,6 +93,8 @@ def _identity(em: Emitter, stream: Stream, select: Value, neutral: float) -> lis
             return float("-inf")  # anchors are finite where they are used
         if name in ("exp", "exp2") and value(xs[0]) == float("-inf"):
             return 0.0
+        if name == "exp" and v.op.attrs.get("floored") and value(em.resolve(xs[0]).op.operands[0]) == float("-inf"):  # type: ignore[union-attr]
+            return 0.0
         if name == "mul" and 0.0 in (value(xs[0]), value(xs[1])):
             return 0.0
         if name == "select":

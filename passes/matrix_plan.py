@@ -77,7 +77,7 @@ class MatrixPlan:
     @property
     def streamed_rows(self) -> bool:
         """True when A is made from tiles in registers (attention), false for plain GEMM loops."""
-        return any(p.a is None for p in self.products)
+        return any(p.a is None for p in self.products) or not self.products
 
     @property
     def inner(self) -> Dim:
@@ -194,9 +194,7 @@ def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
         return group
     atoms = _atoms(em, stream)
     if not contractions:
-        if atoms:
-            raise reject("a contraction inside a reduction without a matrix result is not supported yet", atoms[0].value)
-        return None
+        return _totals_alone(func, em, stream, atoms) if atoms else None
     lhs, rhs = contractions[0].body.yielded
     out_dims = func.result_types[0].dims
     swap = leaf_of(em, rhs) is None or (leaf_of(em, lhs) is not None and bool(out_dims)
@@ -251,6 +249,21 @@ def _behind(func: Func, stream: Stream) -> list[Op]:
 def _elements(ops: Sequence[Op], m: tuple[Dim, ...], n: tuple[Dim, ...]) -> list[Op]:
     """Those that make something for each element of the products."""
     return [op for op in ops if any(isinstance(x.type, TensorType) and {*m} & {*x.type.dims} and {*n} & {*x.type.dims} for x in op.results)]
+
+
+def _totals_alone(func: Func, em: Emitter, stream: Stream, atoms: list[Atom]) -> MatrixPlan:
+    """The plan of reductions whose bodies read products: rows and no columns."""
+    m = tuple(d for d in atoms[0].query.dims if d not in atoms[0].keys.dims)
+    dtypes = {x.tensor.dtype for a in atoms if a.value.op is not None for x in a.value.op.operands}
+    fits = all({*a.query.dims} - {*a.keys.dims} == {*m} and {*a.keys.dims} - {*a.query.dims} == {stream.dim} for a in atoms)
+    fits = fits and bool(m) and len(dtypes) == 1 and not dtypes & NARROW and dtypes <= MATRIX_DTYPES
+    if not fits or any(not {*m} <= {*s.dims} or s.dtype is not DType.f32 for s in stream.states):
+        raise reject("a contraction inside a reduction without a matrix result is not supported yet", atoms[0].value)
+    leaves = [leaf for a in atoms for leaf in (a.keys, a.query)]
+    orders = [leaf.dims for leaf in leaves] + [p.value.tensor.dims for p in func.params] + [t.dims for t in func.result_types]
+    m, n, batch = _placed(func, m, (), orders, leaves, {stream.dim, *(a.dim for a in atoms)})
+    masks = find_masks(em, stream)
+    return MatrixPlan(stream, [], list(stream.states), atoms, batch, m, n, dtypes.pop(), masks, grows_with(em, masks, m), leaves)
 
 
 def groups_of(c: Op, r: Dim) -> bool:

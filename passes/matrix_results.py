@@ -61,7 +61,7 @@ class Results:
                         row = k.vt("mul", row, em.one(other), vl=self.low.vl_m[0])
                     k.store(k.mem_at(self.table, [k.const(slot), k.const(0)]), row, self.low.vl_m[0], axis=1)
         wide = [o for o in outs if set(self.plan.n) & set(o[2].dims)]
-        for i in range(self.low.tiles.im):
+        for i in range(self.low.tiles.im if wide else 0):
             if factors or not self._joins(wide):
                 for j in range(self.low.tiles.jn):
                     self._store_tile(i, j, wide, factors)

@@ -153,8 +153,8 @@ def temporaries(funcs: Sequence[Unit]) -> dict[str, TensorType]:
 
 
 def static_dims(func: Func, machine: Machine) -> set[str]:
-    """Dims whose exact value decides a kernel's scratchpad layout."""
-    context = Context(Facts.of(machine))
+    """Dims whose exact value decides a kernel's scratchpad layout; some more where sizes decide what is fused: the smallest fuse most."""
+    context = Context(Facts.of(machine), upper=dict.fromkeys(func.dim_names(), 1))
     out: set[str] = set()
     for f in run_passes([func], PIPELINE[:4], context):
         assert isinstance(f, Func)

@@ -138,7 +138,7 @@ class Tile:
             sides = [(n // wn, wn, 0) for n in divisors for wn in divisors if n % wn == 0]
         for wm, wn, wo in sides:
             for im in (1,) if plan.streamed_rows else (1, 2, 4):
-                for jn in (1, 2, 3, 4):
+                for jn in (1, 2, 3, 4) if per_tile else (1,):
                     if im * jn * per_tile + len(plan.atoms) > 4:
                         continue  # four accumulators
                     if not plan.streamed_rows and im + jn * per_tile > 4:

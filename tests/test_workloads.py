@@ -11,6 +11,9 @@ import pytest
 from rvgpu.errors import RvgpuError
 from rvgpu.ir.numeric import numpy_dtype
 from rvgpu.ir.types import DType
+from rvgpu.isa.machine import load_machine
+from rvgpu.passes.context import Context, Facts
+from rvgpu.passes.pipeline import PIPELINE, parse_passes, run_passes, temporaries
 from rvgpu.runtime.inputs import random_inputs
 from rvgpu.runtime.kernel import Kernel, kernel, load_file
 from tests.test_zoo import MACHINES
@@ -50,6 +53,7 @@ CASES = [
     Case("paged_attention", {"B": 2, "G": 2, "R": 4, "D": 64, "P": 400, "T": 101}),
     Case("paged_attention", {"B": 2, "G": 2, "R": 4, "D": 64, "P": 4000, "T": 2500}, 2),
     Case("attention_dq", BACK), Case("attention_dk", BACK), Case("attention_dv", BACK),
+    Case("attention_dq_from_softmax", BACK, 2), Case("attention_backward", {"B": 1, "H": 2, "S": 77, "T": 101, "D": 64}, 3),
     Case("gemm_fp8", {"M": 37, "K": 100, "N": 65}), Case("gemm_w8a16", {"M": 37, "K": 100, "N": 65}),
     Case("gemm_w8a8_groups", {"M": 37, "C": 3, "J": 64, "N": 65}), Case("gemm_fp8_groups", {"M": 137, "C": 3, "J": 98, "N": 165}),
 ]
@@ -110,9 +114,15 @@ PLACES = [
     Case("argmax of a column", {"T": 7, "V": 300}, 1, body("x: i8[V, T]", "i32[T]", "return argmax(x, over=V)")),
     Case("argmax and logsumexp", {"T": 7, "V": 300}, 1, body(
         "x: bf16[T, V]", "(i32[T], f32[T])", "return argmax(x, over=V), logsumexp(x, over=V)")),
-    Case("attention_dq from softmax", {"H": 2, "S": 77, "T": 101, "D": 64, "E": 64}, 5, body(
-        "q: bf16[H, S, D], k: bf16[H, T, D], v: bf16[H, T, E], do: bf16[H, S, E], *, scale: f32", "bf16[H, S, D]",
-        "p = softmax((q @ k) * scale, over=T)", "dp = do @ v", "return ((p * (dp - sum(p * dp, over=T))) @ k) * scale")),
+    Case("totals of scores", {"H": 2, "S": 77, "T": 101, "D": 64}, 1, body(
+        "q: bf16[H, S, D], k: bf16[H, T, D], w: f32[T]", "(f32[H, S], f32[H, S], f32[H, S])",
+        "s: f32 = q @ k", "return logsumexp(s, over=T), amax(s * w, over=T), sum(abs(s), over=T)")),
+    Case("mean of scores", {"H": 2, "S": 77, "T": 101, "D": 64}, 2, body(
+        "q: bf16[H, S, D], k: bf16[H, T, D]", "f32[H, S]", "return var(q @ k, over=T)")),
+    Case("argmax of scores", {"H": 2, "S": 77, "T": 101, "D": 64}, 2, body(
+        "q: bf16[H, S, D], k: bf16[H, T, D]", "i32[H, S]", "return argmax(q @ k, over=T)")),
+    Case("scores and their totals", {"H": 2, "S": 77, "T": 101, "D": 64}, 2, body(
+        "q: bf16[H, S, D], k: bf16[H, T, D]", "(f32[H, S, T], f32[H, S])", "s: f32 = q @ k", "return s, logsumexp(s, over=T)")),
     Case("argmax of a product", {"T": 7, "V": 300, "D": 64}, 2, body("x: bf16[T, D], w: bf16[D, V]", "i32[T]", "return argmax(x @ w, over=V)")),
 ]
 
@@ -145,6 +155,27 @@ def test_checked(case):
     r = run(case, sanitize=True)
     assert r.stats["check"]["passed"], r.stats["check"]
     assert len(r.stats["launches"]) == case.launches
+
+
+@pytest.mark.parametrize("other", [{"overrides": {"gpu.cores": 3}}, {"overrides": {"core.warps": 2}}, {"passes": "+tile{wm=4}"},
+                                   {"passes": "+tile{wm=1}"}], ids=str)
+def test_backward_has_the_same_bytes_however_it_runs(other):
+    k = Kernel(ZOO["attention_backward"])
+    inputs = random_inputs(k.func, {"B": 1, "H": 2, "S": 130, "T": 150, "D": 64}, 1)
+    more = {n: parse_passes(v) if n == "passes" else v for n, v in other.items()}
+    a, b = (k.compile("base", D=64, **m).run(*inputs, scale=0.125).outputs for m in ({}, more))
+    assert [x.tobytes() for x in a.values()] == [x.tobytes() for x in b.values()]
+
+
+@pytest.mark.parametrize("heads,launches", [(64, 3), (128, 4)])
+def test_backward_stores_no_scores(heads, launches):
+    """Totals of rows, then each gradient from scores made again; those of keys together where one pass has room for both."""
+    k, sizes = Kernel(ZOO["attention_backward"]), {"B": 1, "H": 2, "S": 70, "T": 150, "D": heads}
+    context = Context(Facts.of(load_machine("base")), sizes, sizes)
+    units = run_passes([k.func], PIPELINE[:4], context)
+    assert len(units) == launches
+    between = temporaries(units)
+    assert between and all({str(d) for d in t.dims} == {"B", "H", "S"} for t in between.values())
 
 
 @pytest.mark.parametrize("machine", [m for m in MACHINES if m != "base"])

@@ -74,6 +74,7 @@ def own_dims(contract: Op) -> tuple[frozenset[Dim], frozenset[Dim]]:
 
 
 MOVES = {"rename": "from", "slice": "dim", "pad": "dim", "concat": "dim", "take": "dim"}  # ops that read at another place, and along which dim
+SEEN = frozenset({"rename", "slice"})  # what a transfer sees through
 MOST_PRODUCTS = 3  # of one kernel: an operand group of eight vector registers for each beside A's, an accumulator for each beside an atom's
 
 
@@ -468,6 +469,6 @@ def _dequantised(c: Op) -> bool:
 
 
 def _leaf(v: Value) -> bool:
-    while v.op is not None and (v.op.name == "rename" or unpacked(v) is not None or widened(v) is not None):
+    while v.op is not None and (v.op.name in SEEN and v.tensor.dtype is not DType.i4 or v.op.name == "rename" or unpacked(v) or widened(v)):
         v = v.op.operands[0]
     return v.op is None

@@ -53,7 +53,7 @@ def _staged(plan: MatrixPlan, limits: Limits, t: Tiles) -> list[_Staged]:
 
     def stage(leaf: Leaf, lane: str, elements: int, across: bool, once: bool = False) -> None:
         size = leaf.value.tensor.dtype.bits // 8
-        out[leaf.value, lane] = _Staged(elements, wide if not once and converted(plan, t, leaf) else size, size, across, once)
+        out[leaf.key, lane] = _Staged(elements, wide if not once and converted(plan, t, leaf) else size, size, across, once)
 
     for p in plan.products:
         if p.a is not None:

@@ -37,8 +37,8 @@ def gemm_operands(plan: MatrixPlan, t: Tiles, te: int) -> Iterator[tuple[Leaf, s
     for p in plan.products:
         for leaf, lane, size in ((p.a, "m", bm), (p.b, "n", bn)):
             assert leaf is not None
-            if (leaf.value, lane) not in seen:
-                seen.add((leaf.value, lane))
+            if (leaf.key, lane) not in seen:
+                seen.add((leaf.key, lane))
                 yield leaf, lane, size
 
 

@@ -11,7 +11,7 @@ from rvgpu.ir.tile_build import KFunc
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import ceil_div, clamp, decode, reject
 from rvgpu.passes.lower_matrix import Matrix, Share, Tiles
-from rvgpu.passes.matrix_plan import MatrixPlan
+from rvgpu.passes.matrix_plan import Key, MatrixPlan
 
 GRAIN = 16  # columns that matrix units take at once
 QUEUE = 8  # barriers from here on: team t waits at QUEUE + t - 1 for the one before it
@@ -128,19 +128,19 @@ class Gemm(Matrix):
         k, t, te = self.k, self.tiles, self.limits.te
 
         def step(kk: Value, _: list[Value]) -> Sequence[Value]:
-            loaded: dict[tuple[Value, str, int], Value] = {}
+            loaded: dict[tuple[Key, str, int], Value] = {}
             for p in self.plan.products:
                 assert p.a is not None
                 for leaf, lane, off, n in ((p.a, "m", self.m_off, t.im), (p.b, "n", self.n_off, t.jn)):
                     for i in range(n):
-                        if (leaf.value, lane, i) not in loaded:
+                        if (leaf.key, lane, i) not in loaded:
                             at = k.idx("add", off, i * te) if i else off
-                            loaded[leaf.value, lane, i] = self._load(self.operands[leaf.value, lane], kk, at)
+                            loaded[leaf.key, lane, i] = self._load(self.operands[leaf.key, lane], kk, at)
             for p in self.plan.products:
                 assert p.a is not None
                 for j in range(t.jn):
                     for i in range(t.im):
-                        k.mma(self.accs[p.state.index][i][j], loaded[p.a.value, "m", i], loaded[p.b.value, "n", j],
+                        k.mma(self.accs[p.state.index][i][j], loaded[p.a.key, "m", i], loaded[p.b.key, "n", j],
                               vl_m[i], vl_n[j])
             return []
 

@@ -18,7 +18,7 @@ from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import DType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import FLOOR, IDENTITY, ceil_div, clamp, decode, frame, reject
-from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan, look_up, n_lanes, operand
+from rvgpu.passes.matrix_plan import KMAX, Key, Leaf, MatrixPlan, look_up, n_lanes, operand
 from rvgpu.passes.matrix_results import Results
 from rvgpu.passes.rows import Axis, Rows
 
@@ -124,7 +124,7 @@ class Matrix(ABC):
         self.m_tiles, self.n_tiles = self._m_tiles(), ceil_div(k, self.N, self.bn)
         self.stages = stages
         self.depth = 1 if plan.streamed_rows else stages - 1
-        self.operands: dict[tuple[Value, str], Operand] = {}
+        self.operands: dict[tuple[Key, str], Operand] = {}
         for p in plan.products:
             if p.a is not None:
                 self._operand(p.a, plan.inner, "m", False)
@@ -156,7 +156,7 @@ class Matrix(ABC):
         return lane_cap, 1
 
     def _operand(self, leaf: Leaf, k_dim: Dim, lane: str, per_item: bool) -> None:
-        if (leaf.value, lane) in self.operands:
+        if (leaf.key, lane) in self.operands:
             return
         k = self.k
         k_cap = self.tiles.bk if k_dim == self.plan.inner else -(-self.limits.bound(k_dim) // self.kmax) * self.kmax
@@ -167,7 +167,7 @@ class Matrix(ABC):
         strides = (k_cap * lane_cap, *self._strides(lane, k_cap, lane_cap))
         buffer = k.spm_alloc(dtype, [k.const(count), k.const(k_cap), k.const(lane_cap)], [k.const(s) for s in strides],
                              name=self.em.tensors[leaf.value][0], size_bytes=count * k_cap * lane_cap * dtype.bits // 8)
-        op = self.operands[leaf.value, lane] = Operand(leaf, k_dim, lane, per_item, k_cap, lane_cap, buffer)
+        op = self.operands[leaf.key, lane] = Operand(leaf, k_dim, lane, per_item, k_cap, lane_cap, buffer)
         if dtype != stored:
             halves = [count, k_cap, 2 * lane_cap]
             op.raw = k.spm_view(buffer, stored, [k.const(x) for x in halves], [k.const(x) for x in (2 * k_cap * lane_cap, 2 * lane_cap, 1)])

@@ -17,7 +17,7 @@ from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import ceil_div, clamp, find_stream, results
 from rvgpu.passes.lower_gemm import Gemm, Lag
 from rvgpu.passes.lower_matrix import Share, Tiles
-from rvgpu.passes.matrix_plan import MatrixPlan, plan_matrix
+from rvgpu.passes.matrix_plan import Key, MatrixPlan, plan_matrix
 from rvgpu.passes.rows import Axis
 
 ROWS = 6  # vectors of sums: with one of the second factor and one that is on its way they fill the registers
@@ -84,7 +84,7 @@ class Outer(Gemm):
         k, (p,) = self.k, self.plan.products
         self._let_next_start(i)
         assert p.a is not None
-        a, b = (self._stage_of(leaf.value, lane) for leaf, lane in ((p.a, "m"), (p.b, "n")))
+        a, b = (self._stage_of(leaf.key, lane) for leaf, lane in ((p.a, "m"), (p.b, "n")))
 
         def turn(kk: Value, sums: list[Value]) -> Sequence[Value]:
             for u in range(UNROLL):
@@ -96,7 +96,7 @@ class Outer(Gemm):
 
         return k.for_(0, k.idx("mul", ceil_div(k, rows, UNROLL), UNROLL), UNROLL, carried, turn)
 
-    def _stage_of(self, leaf: Value, lane: str) -> Value:
+    def _stage_of(self, leaf: Key, lane: str) -> Value:
         op = self.operands[leaf, lane]
         assert op.stage is not None
         return self.k.mem_at(op.buffer, [self._place(op, op.stage), self.zero, self.zero])

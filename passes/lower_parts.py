@@ -19,7 +19,7 @@ from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import FLOOR, REDUCE_OP, TAU, State, ceil_div, clamp, decode, frame, identity, reject, results, safe_anchor
-from rvgpu.passes.matrix_plan import KMAX, Atom, Leaf, MatrixPlan, look_up, n_lanes, operand, part_block
+from rvgpu.passes.matrix_plan import KMAX, Atom, Key, Leaf, MatrixPlan, look_up, n_lanes, operand, part_block
 from rvgpu.passes.rows import Axis, Rows
 
 MOST = 64  # rows: the states of more leave no room to stage keys beside them
@@ -107,7 +107,7 @@ class FewRows:
 
     def _buffers(self) -> None:
         k, plan, te = self.k, self.plan, self.limits.te
-        self.staged: dict[tuple[Value, str], Staged] = {}
+        self.staged: dict[tuple[Key, str], Staged] = {}
         for p in plan.products:
             self._stage(p.b, self.stream.dim, "n", self.tiles.bk, n_lanes(plan, self.limits, self.bn))
         for a in plan.atoms:
@@ -128,12 +128,12 @@ class FewRows:
                            size_bytes=rows * columns * dtype.bits // 8, per_warp=per_warp)
 
     def _stage(self, leaf: Leaf, k_dim: Dim, lane: str, k_cap: int, lane_cap: int) -> None:
-        if (leaf.value, lane) in self.staged:
+        if (leaf.key, lane) in self.staged:
             return
         k, (name, _, dtype), stages = self.k, self.em.tensors[leaf.value], 2 * self.tiles.warps
         buffer = k.spm_alloc(dtype, [k.const(stages), k.const(k_cap), k.const(lane_cap)], [k.const(k_cap * lane_cap), k.const(lane_cap), k.const(1)],
                              name=name, size_bytes=stages * k_cap * lane_cap * dtype.bits // 8)
-        self.staged[leaf.value, lane] = Staged(leaf, k_dim, lane, k_cap, lane_cap, buffer)
+        self.staged[leaf.key, lane] = Staged(leaf, k_dim, lane, k_cap, lane_cap, buffer)
 
     # -- work items
     def build(self) -> KFunc:
@@ -253,7 +253,7 @@ class FewRows:
             for p in self.plan.products:
                 accs = self.accs[p.state.index]
                 a = k.opnd_load(k.mem_at(self.rows_of_a[p.state.index], [t, self.zero]), self.kmax, self.vl_m, k_axis=0, lane_axis=1)
-                bs = [self._load(self.staged[p.b.value, "n"], t, k.const(j * self.limits.te)) for j in range(len(accs))]
+                bs = [self._load(self.staged[p.b.key, "n"], t, k.const(j * self.limits.te)) for j in range(len(accs))]
                 for j, (acc, b) in enumerate(zip(accs, bs, strict=True)):
                     k.mma(acc, a, b, self.vl_m, self.vl_n[j])
             return []
@@ -275,7 +275,7 @@ class FewRows:
     def _scores(self, atom: Atom) -> None:
         """Two steps along the contracted dim share one configuration where their number is even."""
         k = self.k
-        acc, keys, query = self.atom_accs[atom.value], self.staged[atom.keys.value, "r"], self.staged[atom.query.value, "m"]
+        acc, keys, query = self.atom_accs[atom.value], self.staged[atom.keys.key, "r"], self.staged[atom.query.key, "m"]
         k.acc_zero(acc, self.keys, self.vl_m)
         length = self.limits.static(atom.dim)
         both = 2 if length is not None and length % (2 * self.kmax) == 0 else 1

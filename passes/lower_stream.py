@@ -223,7 +223,7 @@ class Streamed(Matrix):
         for atom in self.plan.atoms:
             acc = self.atom_accs[atom.value]
             k.acc_zero(acc, self.keys, self.vl_m[0])
-            keys, query = self.operands[atom.keys.value, "r"], self.operands[atom.query.value, "m"]
+            keys, query = self.operands[atom.keys.key, "r"], self.operands[atom.query.key, "m"]
 
             def mul(c: Value, _: list[Value], acc: Value = acc, keys: Operand = keys, query: Operand = query) -> list[Value]:
                 a, b = self._load(keys, c, self.zero), self._load(query, c, self.m_off)
@@ -363,7 +363,7 @@ class Streamed(Matrix):
                 x = xs[u % len(xs)] if u < count else k.bcast(k.sconst(0.0, self.plan.dtype), self.vl_m[0], te)
                 rows.append(x if isinstance(x.type, VecType) else k.bcast(x, self.vl_m[0], te))
             a = k.opnd_pack(rows)
-            b = self.operands[product.b.value, "n"]
+            b = self.operands[product.b.key, "n"]
             for j, acc in enumerate(self.accs[state.index][0]):
                 lane = k.idx("add", self.n_off, j * te) if j else self.n_off
                 row = k.idx("add", at, first) if first else at

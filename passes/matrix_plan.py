@@ -19,14 +19,28 @@ NARROW = frozenset({DType.i8, DType.u8, DType.e4m3, DType.e5m2})  # only where b
 MATRIX_DTYPES = frozenset({DType.bf16, DType.f16, DType.f32}) | NARROW
 
 
+Key = tuple[Value, Sub, Value | None]
+
+
 @dataclass(frozen=True)
 class Leaf:
-    """An argument tensor, possibly seen through renames and `widened`: `dims` are its dims by the names in use, `sub` leads back to its own."""
+    """An argument tensor, seen through renames, slices and `widened`: `dims` are its dims by the names in use, `sub` leads back to its own."""
 
     value: Value
     dims: tuple[Dim, ...]
     sub: Sub
     ids: Value | None = None  # i32: where each row of the table stands
+
+    @property
+    def key(self) -> Key:
+        """Leaves with one key are the same elements."""
+        return self.value, self.sub, self.ids
+
+    @property
+    def order(self) -> tuple[Dim | None, ...]:
+        """Its dims in memory, None behind those that are cut: others do not run on from them."""
+        cut = {p.to for _, p in self.sub if p.start is not None}
+        return tuple(x for d in self.dims for x in ((d, None) if d in cut else (d,)))
 
 
 @dataclass(eq=False)
@@ -126,16 +140,28 @@ def leaf_of(em: Emitter, v: Value) -> Leaf | None:
         return Leaf(table, v.tensor.dims, ((at, Piece(row, gathered=True)),), ids)
     if widened(v) is not None:
         return leaf_of(em, v.op.operands[0])  # type: ignore[union-attr]
-    if v.op is not None and v.op.name == "rename":
-        old, new = v.op.attrs["from"], v.op.attrs["to"]
-        assert isinstance(old, Dim) and isinstance(new, Dim)
+    if v.op is not None and v.op.name in ("rename", "slice"):
         inner = leaf_of(em, v.op.operands[0])
-        if inner is not None:
-            dims = tuple(new if d == old else d for d in inner.dims)
-            own = em.tensors[inner.value][1]
-            sub = tuple((o, Piece(d)) for o, d in zip(own, dims, strict=True) if o != d)
-            return Leaf(inner.value, dims, sub)
+        if inner is not None and inner.ids is None:
+            return _moved(em, inner, v.op)
     return None
+
+
+def _moved(em: Emitter, leaf: Leaf, op: Op) -> Leaf:
+    """A leaf seen through a rename or a slice."""
+    old, new = (op.attrs[n] for n in (("from", "to") if op.name == "rename" else ("dim", "new")))
+    first = op.attrs["start"] if op.name == "slice" else 0
+    assert isinstance(old, Dim) and isinstance(new, Dim) and isinstance(first, (int, Dim))
+    by = first if isinstance(first, Dim) else Dim((), first)
+    seen, dims, sub = dict(leaf.sub), [], []
+    for own, d in zip(em.tensors[leaf.value][1], leaf.dims, strict=True):
+        start = seen[own].start if own in seen else None
+        if d == old:
+            d, start = new, by if start is None else start + by
+        dims.append(d)
+        if d != own or start is not None:
+            sub.append((own, Piece(d, start=start)))
+    return Leaf(leaf.value, tuple(dims), tuple(sub))
 
 
 def gathered(v: Value) -> Dim | None:
@@ -224,7 +250,7 @@ def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
             raise reject("contractions of one kernel must share their dims", x)
         products.append(Product(s, leaf_of(em, x), x, b))
     leaves = [leaf for p in products for leaf in (p.a, p.b) if leaf] + [leaf for a in atoms for leaf in (a.keys, a.query)]
-    orders = [leaf.dims for leaf in leaves] + [p.value.tensor.dims for p in func.params] + [t.dims for t in func.result_types]
+    orders = [leaf.order for leaf in leaves] + [p.value.tensor.dims for p in func.params] + [t.dims for t in func.result_types]
     m, n, batch = _placed(func, m, n, orders, leaves, {r, *(a.dim for a in atoms)})
     vectors = [s for s in stream.states if not s.contraction]
     masks = find_masks(em, stream)
@@ -232,7 +258,7 @@ def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
                       _elements(_behind(func, stream), m, n))
 
 
-def _placed(func: Func, m: tuple[Dim, ...], n: tuple[Dim, ...], orders: Sequence[tuple[Dim, ...]], leaves: Sequence[Leaf],
+def _placed(func: Func, m: tuple[Dim, ...], n: tuple[Dim, ...], orders: Sequence[tuple[Dim | None, ...]], leaves: Sequence[Leaf],
             inner: set[Dim]) -> tuple[tuple[Dim, ...], tuple[Dim, ...], tuple[Dim, ...]]:
     """Rows and columns that run as one axis each, and the batch dims: all others but the `inner` ones."""
     m, extra_m = _mergeable(m, orders)
@@ -260,7 +286,7 @@ def _totals_alone(func: Func, em: Emitter, stream: Stream, atoms: list[Atom]) ->
     if not fits or any(not {*m} <= {*s.dims} or s.dtype is not DType.f32 for s in stream.states):
         raise reject("a contraction inside a reduction without a matrix result is not supported yet", atoms[0].value)
     leaves = [leaf for a in atoms for leaf in (a.keys, a.query)]
-    orders = [leaf.dims for leaf in leaves] + [p.value.tensor.dims for p in func.params] + [t.dims for t in func.result_types]
+    orders = [leaf.order for leaf in leaves] + [p.value.tensor.dims for p in func.params] + [t.dims for t in func.result_types]
     m, n, batch = _placed(func, m, (), orders, leaves, {stream.dim, *(a.dim for a in atoms)})
     masks = find_masks(em, stream)
     return MatrixPlan(stream, [], list(stream.states), atoms, batch, m, n, dtypes.pop(), masks, grows_with(em, masks, m), leaves)
@@ -293,14 +319,14 @@ def _sum_of_groups(func: Func, em: Emitter, stream: Stream) -> MatrixPlan | None
     n = tuple(d for d in b.dims if d not in a.dims)
     dim = c.attrs["dims"][0]  # type: ignore[index]
     assert isinstance(dim, Dim)
-    orders = [leaf.dims for leaf in (a, b)] + [p.value.tensor.dims for p in func.params] + [t.dims for t in func.result_types]
+    orders = [leaf.order for leaf in (a, b)] + [p.value.tensor.dims for p in func.params] + [t.dims for t in func.result_types]
     m, n, batch = _placed(func, m, n, orders, [a, b], {r, dim})
     ops = [op for op in _elements([*stream.atoms.ops, *state.body.ops], m, n) if op is not c]
     return MatrixPlan(stream, [Product(state, a, x, b)], [], [], batch, m, n, x.tensor.dtype, [], False, [a, b],
                       _elements(_behind(func, stream), m, n), Group(c.result, dim, ops))
 
 
-def _mergeable(group: tuple[Dim, ...], orders: Sequence[tuple[Dim, ...]]) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
+def _mergeable(group: tuple[Dim, ...], orders: Sequence[tuple[Dim | None, ...]]) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
     """(dims that stand side by side in every tensor that has them and may run as one axis, the rest)."""
     order = next((tuple(d for d in o if d in group) for o in reversed(orders) if all(d in o for d in group)), group)
     for start in range(len(order)):

@@ -33,6 +33,7 @@ class Piece:
     seen: Sub = ()
     guarded: bool = False
     gathered: bool = False  # rows of a transfer: the origin, and the transfer looks up where each row stands
+    start: Dim | None = None  # a further shift, by an extent
 
 
 Sub = tuple[tuple[Dim, "Piece"], ...]
@@ -185,7 +186,7 @@ class Emitter:
             _, axis = self.axis_of(piece.to if piece else dims[n])
             if len(axis.dims) == 1:
                 back = self.k.idx("sub", 0, axis.base) if piece and piece.gathered else None
-                out.append(((dims[n],), axis, back or (piece.offset if piece else None)))
+                out.append(((dims[n],), axis, back or (self._offset(piece) if piece else None)))
                 n += 1
                 continue
             run = dims[n:n + len(axis.dims)]
@@ -195,6 +196,12 @@ class Emitter:
             out.append((run, axis, None))
             n += len(run)
         return out
+
+    def _offset(self, piece: Piece) -> Value | None:
+        if piece.start is None:
+            return piece.offset
+        start = self.extent(piece.start)
+        return start if piece.offset is None else self.k.idx("add", piece.offset, start)
 
     def address(self, name: str, dims: tuple[Dim, ...], dtype: DType, sub: Sub, row: int) -> tuple[Value, int | None]:
         """The sub-buffer of a DRAM tensor at the coordinates in scope, and which of its axes runs along lanes."""

@@ -50,6 +50,7 @@ CASES = [
     Case("attention_lse", HEADS), Case("attention_int8kv", HEADS), Case("attention_int8kv", {**HEADS, "R": 4, "D": 128}),
     Case("attention_int8kv", STEP),
     Case("mla_decode", {"B": 2, "H": 16, "C": 128, "P": 64, "T": 101, "E": 128}),
+    Case("mla_cache", {"B": 2, "H": 16, "L": 128, "P": 64, "T": 101}), Case("mla_cache", {"B": 1, "H": 128, "L": 96, "P": 32, "T": 151}),
     Case("paged_attention", {"B": 2, "G": 2, "R": 4, "D": 64, "P": 400, "T": 101}),
     Case("paged_attention", {"B": 2, "G": 2, "R": 4, "D": 64, "P": 4000, "T": 2500}, 2),
     Case("attention_dq", BACK), Case("attention_dk", BACK), Case("attention_dv", BACK),
@@ -114,6 +115,15 @@ PLACES = [
     Case("argmax of a column", {"T": 7, "V": 300}, 1, body("x: i8[V, T]", "i32[T]", "return argmax(x, over=V)")),
     Case("argmax and logsumexp", {"T": 7, "V": 300}, 1, body(
         "x: bf16[T, V]", "(i32[T], f32[T])", "return argmax(x, over=V), logsumexp(x, over=V)")),
+    Case("keys and values of one tensor", {"G": 2, "R": 2, "S": 37, "T": 101, "D": 64}, 1, body(
+        "q: bf16[G, R, S, D], c: bf16[T, G, 2 * D]", "bf16[G, R, S, D]", "k, v = split(c, D)", "return softmax((q @ k) * 0.1, over=T) @ v")),
+    *(Case("halves of a sequence", {"H": 2, "S": s, "T": t, "D": 64}, n, body(
+        "q: bf16[H, S, D], k: bf16[H, 2 * T, D]", "bf16[H, S, D]", "a, b = split(k, T)", "return softmax((q @ a) * 0.1, over=T) @ b"))
+      for s, t, n in ((70, 101, 1), (3, 2501, 2))),
+    Case("gate and up weights in one", {"T": 37, "D": 70, "F": 90}, 1, body(
+        "x: bf16[T, D], w: bf16[D, 2 * F]", "bf16[T, F]", "g, u = split(w, F)", "return silu(x @ g) * (x @ u)")),
+    Case("columns of two dims, one cut", {"M": 21, "K": 40, "G": 3, "F": 37}, 1, body(
+        "x: bf16[M, K], w: bf16[K, G, 2 * F]", "bf16[M, G, F]", "return x @ slice(w, 2 * F, F, F)")),
     Case("totals of scores", {"H": 2, "S": 77, "T": 101, "D": 64}, 1, body(
         "q: bf16[H, S, D], k: bf16[H, T, D], w: f32[T]", "(f32[H, S], f32[H, S], f32[H, S])",
         "s: f32 = q @ k", "return logsumexp(s, over=T), amax(s * w, over=T), sum(abs(s), over=T)")),

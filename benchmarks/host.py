@@ -8,6 +8,7 @@ nothing here is asserted but that threads change no cycle.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import shutil
@@ -17,9 +18,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import numpy as np
+
 from benchmarks.programs import executable, gemm, scalar
+from rvgpu.isa.prims import wrap
+from rvgpu.isa.prims_float import mm_block
+from rvgpu.sim.engine import Engine
+from rvgpu.sim.translate import Unit
 
 ROOT = Path(__file__).parents[1]
 COMPILE = [("gemm", "M=512 N=512 K=512"), ("gemm", "M=1024 N=1024 K=1024"), ("attention_full", "B=1 G=8 R=4 S=512 T=512 D=128"),
@@ -78,6 +86,44 @@ def programs(cache: str, repeat: int) -> None:
               f"{min(q for _, q in pairs) / least:.1f} times QEMU user mode on the same file", flush=True)
 
 
+def adds(p: int, n: int) -> int:
+    """A chain of scalar operations."""
+    for i in range(n):
+        p = wrap(p * 5) ^ i
+    return p
+
+
+def products(p: int, n: int) -> int:
+    """The tile multiply's loop on operands that stay where they are: vector arithmetic and nothing else."""
+    mm_block(p, p + 128, p + 256, p + 384, 0, n)
+    return 0
+
+
+def processors(repeat: int) -> None:
+    """What this computer's second processor is worth: two threads that share nothing, each with as much to do as one alone."""
+    own, unit = Engine(), Unit()
+    for fn in (adds, products):
+        unit.add(fn, name=fn.__name__)
+    own.jit.add_object_file(own.llvm.ObjectFileRef.from_data(own.machine.emit_object(own.llvm.parse_assembly(unit.text()))))
+    own.jit.finalize_object()
+    memory = [np.zeros(256, np.float32) for _ in range(2)]
+    for fn, n, what in ((adds, 100_000_000, "scalar loops"), (products, 40_000_000, "vector loops")):
+        call = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(own.jit.get_function_address(fn.__name__))
+
+        def seconds(count: int) -> float:
+            threads = [Thread(target=call, args=(int(m.ctypes.data), n)) for m in memory[:count]]  # noqa: B023
+            begin = time.perf_counter()
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            return time.perf_counter() - begin
+
+        pairs = [(seconds(1), seconds(2)) for _ in range(2 * repeat)]
+        alone, both = (min(column) for column in zip(*pairs, strict=True))
+        print(f"{'two processors':15} {what:32} {2 * alone / both:>13.2f} times what one does, two threads that share nothing", flush=True)
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--repeat", type=int, default=3)
@@ -96,6 +142,7 @@ def main() -> None:
             best = max(figure(run(kernel, dims, cache, sets)) for _ in range(3 * repeat))
             print(f"{kernel:15} {dims:32} {best:>13.1f} {unit}, engine built{', ' if sets else ''}{' '.join(sets)}", flush=True)
         programs(cache, repeat)
+        processors(repeat)
         for kernel, dims in THREADS:
             pairs = [(run(kernel, dims, cache, []), run(kernel, dims, cache, [], threads=2)) for _ in range(2 * repeat)]
             assert len({(s["cycles"], json.dumps(s["stalls"])) for pair in pairs for s in pair}) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rvgpu.isa.prims import Let, ld32, ld64, pointer, prim, st64
+from rvgpu.isa.prims import Let, ld16, ld32, ld64, pointer, prim, st16, st64
 
 
 def _way_of(let: Let, emit: Any, dec: Any, p: str, x: str) -> str:
@@ -76,6 +76,35 @@ def _prefetch(let: Let, emit: Any, dec: Any, p: str) -> None:
 @prim(_prefetch)
 def prefetch(p: int) -> None:
     """Host memory at p, which need not be anyone's, will be read soon."""
+
+
+def _turn_square(let: Let, emit: Any, dec: Any, d: str, step: str, s: str) -> None:
+    """Five times the first half of the rows is interleaved with the second."""
+    t = "<32 x i16>"
+    lines = ["define internal void @rv_turn_square(ptr %d, i64 %step, ptr %s) nounwind {"]
+    rows = [f"%r{k}" for k in range(32)]
+    for k, row in enumerate(rows):
+        lines += [f"  %s{k} = getelementptr i8, ptr %s, i64 {64 * k}", f"  {row} = load {t}, ptr %s{k}, align 4"]
+    for n in range(5):
+        to = []
+        for k in range(16):
+            for half in (0, 1):
+                to.append(f"%x{n}_{k}_{half}")
+                mask = ", ".join(f"i32 {16 * half + i}, i32 {32 + 16 * half + i}" for i in range(16))
+                lines.append(f"  {to[-1]} = shufflevector {t} {rows[k]}, {t} {rows[k + 16]}, <32 x i32> <{mask}>")
+        rows = to
+    for k, row in enumerate(rows):
+        lines += [f"  %o{k} = mul i64 %step, {k}", f"  %d{k} = getelementptr i8, ptr %d, i64 %o{k}", f"  store {t} {row}, ptr %d{k}, align 2"]
+    dec("\n".join([*lines, "  ret void", "}"]))
+    emit(f"call void @rv_turn_square(ptr {let(f'inttoptr i64 {d} to ptr')}, i64 {step}, ptr {let(f'inttoptr i64 {s} to ptr')})")
+
+
+@prim(_turn_square)
+def turn_square(d: int, step: int, s: int) -> None:
+    """Transposes 32 x 32 16-bit numbers from s, without gaps, to rows that start `step` bytes apart from d on."""
+    for row in range(32):
+        for column in range(32):
+            st16(d + column * step + 2 * row, ld16(s + 64 * row + 2 * column))
 
 
 # -- groups: n neighbouring 64-bit numbers from p on, in one step where n is 1, 2, 4 or 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rvgpu.isa.prims import copy, imax, imin, ld8, ld16, ld32, ld64, sext, st8, st16, st32, st64, wrap, zero
-from rvgpu.isa.prims_host import prefetch
+from rvgpu.isa.prims_host import prefetch, turn_square
 from rvgpu.sim.guard import may_store
 from rvgpu.sim.memory import expect, l2_line, record
 from rvgpu.sim.state import AT_BARRIER, CAUSE, F_ARRIVALS, F_BARRIER, F_CONTROL, F_DMA, F_MEMORY, HOST_LINE, RUN, WARP_BYTES, Core, Gpu, Warp
@@ -137,6 +137,11 @@ def turn(c: Core, w: Warp, g: Gpu, end: int, n: int, fill_rows: int, nbytes: int
     return turn_elements(c, w, g, end, n, fill_rows, nbytes, 8)
 
 
+def turned_to(c: Core, w: Warp, g: Gpu, row: int, fill_rows: int, at: int, EACH: int) -> int:
+    """Where the element goes that stands at byte `at` of a row."""
+    return span(c, w, g, row_at(w, DST, at // EACH), fill_rows * EACH, 1) + row * EACH
+
+
 def turn_elements(c: Core, w: Warp, g: Gpu, end: int, n: int, fill_rows: int, nbytes: int, EACH: int) -> int:
     """A line of each row comes to `tmp` first, so that rows which the host's cache keeps in one place are read once."""
     rows, lines = address(w.tmp), address(w.tmp) + 8 * TURNED
@@ -144,8 +149,12 @@ def turn_elements(c: Core, w: Warp, g: Gpu, end: int, n: int, fill_rows: int, nb
         part = imin(HOST_LINE, nbytes - piece)
         for i in range(n):
             copy(lines + HOST_LINE * i, span(c, w, g, ld64(rows + 8 * i), nbytes, 0) + piece, part)
+        first, last = turned_to(c, w, g, end - n, fill_rows, piece, EACH), turned_to(c, w, g, end - n, fill_rows, piece + part - EACH, EACH)
+        if EACH == 2 and n == TURNED and part == HOST_LINE and last - first == (TURNED - 1) * w.ctl[DST_STRIDE]:
+            turn_square(first, w.ctl[DST_STRIDE], lines)
+            continue
         for at in range(0, part, EACH):
-            d = span(c, w, g, row_at(w, DST, (piece + at) // EACH), fill_rows * EACH, 1) + (end - n) * EACH
+            d = turned_to(c, w, g, end - n, fill_rows, piece + at, EACH)
             for i in lanes(n):
                 element(d + i * EACH, lines + HOST_LINE * i + at, EACH)
     return 0

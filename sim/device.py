@@ -241,8 +241,8 @@ class Device:
         for n, w in enumerate(self.warps):
             w.core, w.warp = divmod(n, m.core.warps)
             w.hart, w.warps = n, m.core.warps
-            w.tiles, w.operands = self._array(16 * te * te), self._array(32 * MM_WAITING * te)
-            w.panel = self.warps[n - 1].panel if w.warp else self._array(16 * MM_WAITING * te + 1024)
+            w.tiles, w.operands = self._array(16 * te * te), self._array(32 * MM_WAITING * te + 2048)
+            w.panel = self.warps[n - 1].panel if w.warp else self._array(16 * MM_WAITING * te + 8192)
         g.cores, g.ncores = ctypes.addressof(self.cores), m.gpu.cores
         g.dram, g.dram_size, g.base, g.fair = int(self.memory.ctypes.data), len(self.memory), self.base, NEVER
         g.vlenb, g.te, g.timed, g.max_cycles = m.vector.vlen // 8, te, int(timing), self.limit

@@ -48,6 +48,7 @@ HOMES = (handlers, csr, trap, handlers_atomic, handlers_vector, handlers_wide, h
 LOOP = (rounds.run, rounds.drain, turns.start_cta, harts.run_harts)
 Mode = tuple[int, int]  # of the issue loop: checked, latencies of a seed
 PLAIN: Mode = (0, 0)
+ARCH_PRCTL, REQ_XCOMP_PERM, XTILEDATA = 158, 0x1023, 18  # x86-64 Linux
 
 
 def binds(row: Row, sew: int) -> dict[str, Any]:
@@ -133,7 +134,8 @@ def variant(key: Key, checked: bool = False) -> Hashable:
 class Engine:
     """Host code for the issue loop and for handlers, made on demand."""
 
-    def __init__(self) -> None:
+    def __init__(self, amx: bool = True) -> None:
+        """`amx`: products of bf16 by the host's matrix unit, where it has one; what they are does not depend on it."""
         import llvmlite.binding as llvm
 
         llvm.initialize_native_target()
@@ -142,7 +144,8 @@ class Engine:
         self.machine = llvm.Target.from_default_triple().create_target_machine(
             cpu=llvm.get_host_cpu_name(), features=_host_features(llvm), opt=2, jit=True)
         self.jit = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self.machine)
-        self.host = f"{llvm.get_host_cpu_name()} {_host_features(llvm)} {llvm.llvm_version_info}"
+        self.bound = {"AMX": int(amx and _has_amx(_host_features(llvm)))}
+        self.host = f"{llvm.get_host_cpu_name()} {_host_features(llvm)} {llvm.llvm_version_info} {self.bound}"
         self.addresses: dict[Hashable, int] = {}
         self.loops: dict[Mode, dict[str, int]] = {}
         self.helper: subprocess.Popen[bytes] | None = None
@@ -158,7 +161,7 @@ class Engine:
         if code is None:
             unit = Unit()
             for symbol, (fn, bound) in functions.items():
-                unit.add(fn, bound, symbol)
+                unit.add(fn, {**bound, **self.bound}, symbol)
             module = self.llvm.parse_assembly(unit.text())
             options = self.llvm.create_pipeline_tuning_options(speed_level=2)
             options.loop_vectorization = True
@@ -217,6 +220,14 @@ class Engine:
 def _host_features(llvm: Any) -> str:
     features = llvm.get_host_cpu_features()
     return str(features.flatten())
+
+
+@cache
+def _has_amx(features: str) -> bool:
+    """Whether the host has AMX for bf16 and Linux lets this process use it (which it has to ask for)."""
+    if "+amx-bf16" not in features or not sys.platform.startswith("linux"):
+        return False
+    return ctypes.CDLL(None).syscall(ARCH_PRCTL, REQ_XCOMP_PERM, XTILEDATA) == 0
 
 
 _ENGINE: list[Engine] = []

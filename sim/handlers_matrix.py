@@ -5,11 +5,25 @@ from __future__ import annotations
 from rvgpu.isa.prims import copy, imin, ld8, ld16, ld32, sext, st32, zero
 from rvgpu.isa.prims_float import f_cvt, mm_block, mm_one
 from rvgpu.isa.prims_host import prefetch
+from rvgpu.isa.prims_tile import (
+    LEAST_SUM,
+    MOST_SUM,
+    SEEN_BYTES,
+    SIDE,
+    calm,
+    least_half,
+    most_half,
+    pair_up,
+    tile_block,
+    tiles_begin,
+    tiles_end,
+)
 from rvgpu.sim.handlers import host, vreg
 from rvgpu.sim.state import F_MEMORY, F_TILE, F_VTYPE, MM_WAITING, OK, Core, Gpu, Rec, Warp
-from rvgpu.sim.translate import apart, lanes
+from rvgpu.sim.translate import address, apart, lanes
 
 SEW, EEW, AS, BS = 32, 32, 1, 1  # bound
+AMX = 0  # bound: whether the host multiplies tiles itself
 
 
 def tile_at(w: Warp, g: Gpu, subset: int) -> int:
@@ -89,6 +103,7 @@ def vtzero(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     p = tile_of(w, g, n >> 2)
     for row in range(w.tm):
         zero(p + row * g.te * 4, 4 * imin(w.vl, g.te))
+    w.mm_calm[n >> 2] = (w.tm << 20) | imin(w.vl, g.te)
     return OK
 
 
@@ -114,22 +129,34 @@ def mm_ff(c: Core, w: Warp, r: Rec, g: Gpu) -> int:
                 st32(q + 4 * i, mm_one(ld32(q + 4 * i), x, ld32(b + 4 * i)))
         return OK
     if w.mm_waiting[tile] > 0 and w.mm_shape[tile] != w.shape:
-        settle(w, g, tile)
-    gap, row = 4 * g.vlenb, 2 * g.te
-    at = w.operands + (tile * MM_WAITING + w.mm_waiting[tile]) * 4 * row
-    copy(at, a, 2 * w.tm)
-    copy(at + 2 * row, b, 2 * n)
-    if w.tk > 1:
-        copy(at + row, a + gap, 2 * w.tm)
-        copy(at + 3 * row, b + gap, 2 * n)
-    else:
-        zero(at + row, 2 * w.tm)
-        zero(at + 3 * row, 2 * n)
-    w.mm_shape[tile] = w.shape
+        multiply_all(w, g, tile)
+    gap, row, seen = 4 * g.vlenb, 4 * g.te, seen_at(w, g, tile)
+    if w.mm_waiting[tile] == 0:
+        w.mm_shape[tile] = w.shape
+        for k in range(2):
+            for i in lanes(SEEN_BYTES // 8):
+                st32(seen + SEEN_BYTES * k + 4 * i, 0xFFFF_FFFF)
+                st32(seen + SEEN_BYTES * k + SEEN_BYTES // 2 + 4 * i, 0)
+    at, a1, b1 = operands_at(w, g, tile) + 2 * row * w.mm_waiting[tile], a + gap, b + gap
+    if w.tk == 1:
+        a1 = b1 = address(w.tmp)
+        zero(a1, row)
+    pair_up(at, a, a1, w.tm, seen)
+    pair_up(at + row, b, b1, n, seen + SEEN_BYTES)
     w.mm_waiting[tile] += 1
     if w.mm_waiting[tile] == MM_WAITING:
-        settle(w, g, tile)
+        multiply_all(w, g, tile)
     return OK
+
+
+def operands_at(w: Warp, g: Gpu, tile: int) -> int:
+    """Where the operands stand that wait for a tile: per step TE pairs of A's numbers, then of B's."""
+    return w.operands + tile * MM_WAITING * 8 * g.te
+
+
+def seen_at(w: Warp, g: Gpu, tile: int) -> int:
+    """What `pair_up` has seen of A, then of B."""
+    return operands_at(w, g, 4) + tile * 2 * SEEN_BYTES
 
 
 def wide(x: int, form: int) -> int:
@@ -140,30 +167,75 @@ def wide(x: int, form: int) -> int:
 @apart
 def settle(w: Warp, g: Gpu, tile: int) -> int:
     """Does the multiplies that wait for a tile; before anything else reads or writes it."""
-    steps = w.mm_waiting[tile]
-    if steps != 0:
-        w.mm_waiting[tile] = 0
-        if (w.mm_shape[tile] >> 48) & 1 != 0:
-            multiply(w, g, tile, steps, 1)
-        else:
-            multiply(w, g, tile, steps, 0)
+    if w.mm_waiting[tile] != 0:
+        multiply_all(w, g, tile)
+    w.mm_calm[tile] = 0
     return OK
 
 
-def multiply(w: Warp, g: Gpu, tile: int, steps: int, form: int) -> int:
+@apart
+def multiply_all(w: Warp, g: Gpu, tile: int) -> int:
+    steps, n, tm = w.mm_waiting[tile], w.mm_shape[tile] & 0xFFFFF, (w.mm_shape[tile] >> 20) & 0xFFFF
+    w.mm_waiting[tile] = 0
+    if (w.mm_shape[tile] >> 48) & 1 == 0:
+        return multiply(w, g, tile, steps, tm, n, 0)
+    if AMX == 1:
+        if gentle(w, g, tile, tm, n) != 0:
+            return multiply_blocks(w, g, tile, steps, tm, n)
+        w.mm_calm[tile] = 0
+    return multiply(w, g, tile, steps, tm, n, 1)
+
+
+def gentle(w: Warp, g: Gpu, tile: int, tm: int, n: int) -> int:
+    """Whether no number on the way to the new sums is subnormal or -0, and no product infinite or NaN: factors are far from that, and the sums are,
+    or only such products came since they were (`mm_calm`: rows and columns): then they are multiples of 2^-124, as all that is added to them."""
+    seen = seen_at(w, g, tile)
+    least_a, least_b = (least_half(seen) + 1) >> 8, (least_half(seen + SEEN_BYTES) + 1) >> 8
+    most_a, most_b = most_half(seen + SEEN_BYTES // 2) >> 8, most_half(seen + SEEN_BYTES + SEEN_BYTES // 2) >> 8
+    if least_a == 0 or least_b == 0 or most_a == 255 or most_b == 255 or least_a + least_b < LEAST_SUM or most_a + most_b > MOST_SUM:
+        return 0
+    if w.mm_calm[tile] >> 20 < tm or w.mm_calm[tile] & 0xFFFFF < n:
+        for row in range(tm):
+            if calm(tile_of(w, g, tile) + row * g.te * 4, n) == 0:
+                return 0
+        w.mm_calm[tile] = (tm << 20) | n
+    return 1
+
+
+def multiply_blocks(w: Warp, g: Gpu, tile: int, steps: int, tm: int, n: int) -> int:
+    """On the host's matrix unit. Blocks that are not whole are multiplied in the core's panel."""
+    pitch, ops, edge = 4 * g.te, operands_at(w, g, tile), w.panel
+    tiles_begin()
+    for row in range(0, tm, SIDE):
+        for column in range(0, n, SIDE):
+            c, a, b = tile_of(w, g, tile) + row * pitch + 4 * column, ops + 4 * row, ops + pitch + 4 * column
+            if row + SIDE <= tm and column + SIDE <= n:
+                tile_block(c, pitch, a, b, 2 * pitch, steps)
+            else:
+                rows, part = imin(SIDE, tm - row), 4 * imin(SIDE, n - column)
+                for k in range(rows):
+                    copy(edge + 4 * SIDE * k, c + k * pitch, part)
+                tile_block(edge, 4 * SIDE, a, b, 2 * pitch, steps)
+                for k in range(rows):
+                    copy(c + k * pitch, edge + 4 * SIDE * k, part)
+    tiles_end()
+    return OK
+
+
+def multiply(w: Warp, g: Gpu, tile: int, steps: int, tm: int, n: int, form: int) -> int:
     """`form`: 1 bf16, 0 f16; a constant where this is called. First the operands become f32 in the core's panel: per step two rows of A, then
     of B. Blocks that are not whole are multiplied in a place of their own behind that."""
-    n, tm, te = w.mm_shape[tile] & 0xFFFFF, (w.mm_shape[tile] >> 20) & 0xFFFF, g.te
-    ops, a, pitch = w.operands + tile * MM_WAITING * 8 * te, w.panel, 4 * te
+    te = g.te
+    ops, a, pitch = operands_at(w, g, tile), w.panel, 4 * te
     b, edge = a + MM_WAITING * 2 * pitch, a + MM_WAITING * 4 * pitch + 128
     for s in range(steps):
         for k in range(2):
-            of = ops + s * 8 * te + k * 2 * te
-            of_b, to_a, to_b = of + 4 * te, a + (2 * s + k) * pitch, b + (2 * s + k) * pitch
+            of = ops + s * 2 * pitch + 2 * k
+            of_b, to_a, to_b = of + pitch, a + (2 * s + k) * pitch, b + (2 * s + k) * pitch
             for i in lanes(tm):
-                st32(to_a + 4 * i, wide(ld16(of + 2 * i), form))
+                st32(to_a + 4 * i, wide(ld16(of + 4 * i), form))
             for i in lanes(n):
-                st32(to_b + 4 * i, wide(ld16(of_b + 2 * i), form))
+                st32(to_b + 4 * i, wide(ld16(of_b + 4 * i), form))
     for row in range(0, tm, 2):
         q = tile_of(w, g, tile) + row * pitch
         for column in range(0, n, 32):

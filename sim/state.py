@@ -61,14 +61,15 @@ def to_line(*fields: tuple[str, Any]) -> list[tuple[str, Any]]:
 class Warp(ctypes.Structure):
     """A hart. `shape` packs vl, tm, tk, vtype, vill and whether vstart is 0. The scoreboard has per register when its `first` and its `last`
     element are there, the start of its last reader (`read`) and the cause that waiting for it counts as. Each tile has room for the `operands`
-    of MM_WAITING multiplies that wait; the core's warps share the `panel` in which they are done. `seen`: where vector loads read last, by the
+    of MM_WAITING multiplies that wait; the core's warps share the `panel` in which they are done; of `mm_calm` rows and columns the host knows that
+    its own matrix unit rounds them as ours does (handlers_matrix.gentle). `seen`: where vector loads read last, by the
     low bits of their place, for the host to guess where they read next. `rounding` is the context of exact floating point: mode in force, flags."""
 
     _fields_ = to_line(*to_line(
         ("state", I64), ("pc", I64), ("next", I64), ("now", I64), ("earliest", I64), ("why", I64), ("shape", I64),
         ("vl", I64), ("vtype", I64), ("vill", I64), ("sew", I64), ("lmul8", I64), ("altfmt", I64), ("twiden", I64),
         ("tm", I64), ("tk", I64), ("vstart", I64), ("vxrm", I64), ("vxsat", I64),
-        ("tiles", U64), ("operands", U64), ("panel", U64), ("mm_waiting", I64 * 4), ("mm_shape", I64 * 4),
+        ("tiles", U64), ("operands", U64), ("panel", U64), ("mm_waiting", I64 * 4), ("mm_shape", I64 * 4), ("mm_calm", I64 * 4),
         ("hart", I64), ("warp", I64), ("cta", I64), ("ctas", I64), ("warps", I64), ("core", I64),
         ("fault", I64), ("fault_addr", I64), ("mem_kind", I64), ("mem_addr", I64), ("mem_bytes", I64), ("mem_stride", I64),
         ("mem_count", I64), ("fcsr", I64), ("macs", I64), ("bar", I64), ("tokens", I64), ("token_last", I64),

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from rvgpu.isa.prims import copy
 from rvgpu.isa.prims_float import mm_block, mm_pairs
-from rvgpu.isa.prims_host import at_least, fill, later, most, most_of, observe, prefetch, publish, wait_for, way_of
+from rvgpu.isa.prims_host import at_least, fill, later, most, most_of, observe, prefetch, publish, turn_square, wait_for, way_of
+from rvgpu.isa.prims_tile import CALM, calm, least_half, most_half, pair_up, tile_block, tiles_begin, tiles_end
 from rvgpu.sim.engine import Engine
 from rvgpu.sim.translate import Unit
 
-TESTED = {"most", "most_of", "fill", "at_least", "later", "way_of", "mm_block", "copy", "prefetch", "wait_for", "publish", "observe"}
+TESTED = {"most", "most_of", "fill", "at_least", "later", "way_of", "mm_block", "copy", "prefetch", "wait_for", "publish", "observe",
+          "turn_square", "pair_up", "least_half", "most_half", "calm", "tiles_begin", "tiles_end", "tile_block"}
 Function = Callable[..., int]
 
 
@@ -55,6 +57,27 @@ def run_mm_block(c0: int, c1: int, a: int, b: int, pitch: int, steps: int) -> in
     return 0
 
 
+def run_turn_square(d: int, s: int, step: int) -> int:
+    turn_square(d, step, s)
+    return 0
+
+
+def run_pair_up(d: int, lo: int, hi: int, seen: int, n: int) -> int:
+    pair_up(d, lo, hi, n, seen)
+    return least_half(seen) << 16 | most_half(seen + 64)
+
+
+def run_calm(p: int, n: int) -> int:
+    return calm(p, n)
+
+
+def run_tile_block(c: int, a: int, b: int, pitch: int, gap: int, steps: int) -> int:
+    tiles_begin()
+    tile_block(c, pitch, a, b, gap, steps)
+    tiles_end()
+    return 0
+
+
 def run_prefetch(p: int, x: int) -> int:
     prefetch(p + x)
     return x
@@ -73,8 +96,11 @@ def run_hand_over(p: int, x: int, idle: int) -> int:
 
 @cache
 def compiled() -> dict[str, Any]:
-    functions = (run_most, run_most_of, run_fill, run_at_least, run_later, run_way_of, run_mm_block, run_copy, run_prefetch, run_hand_over)
     own, unit = Engine(), Unit()
+    functions = [run_most, run_most_of, run_fill, run_at_least, run_later, run_way_of, run_mm_block, run_copy, run_prefetch, run_hand_over,
+                 run_turn_square, run_pair_up, run_calm]
+    if own.bound["AMX"]:
+        functions.append(run_tile_block)
     for fn in functions:
         unit.add(fn, name=fn.__name__)
     module = own.llvm.parse_assembly(unit.text())
@@ -156,6 +182,46 @@ def test_block_of_a_tile(seed, steps, pitch, odd):
             x, y = a // 4 + 2 * s * pitch // 4 + row, b // 4 + 2 * s * pitch // 4 + column
             acc = mm_pairs(acc, int(start[x]), int(start[y]), int(start[x + pitch // 4]), int(start[y + pitch // 4]))
         assert acc == int(out[32 * row + column])
+
+
+@pytest.mark.parametrize("step", [64, 128, 98])
+def test_square_of_16_bit_numbers(step):
+    start = np.random.default_rng(step).integers(0, 256, 4096 + 64 * 32, np.uint8)
+    _, out = both(run_turn_square, start, (0, 4096), (step,))
+    square = start[4096:].view(np.uint16).reshape(32, 32)
+    for column in range(32):
+        assert (out[column * step:column * step + 64].view(np.uint16) == square[:, column]).all()
+
+
+@given(n=st.integers(0, 70), seed=st.integers(0, 99))
+def test_pairs(n, seed):
+    """n pairs and no more, and the range of their magnitudes."""
+    words = np.random.default_rng(seed).integers(0, 1 << 16, 400).astype(np.uint16)
+    words[180:186] = 0
+    words[336:400] = [0xFFFF] * 32 + [0] * 32
+    got, out = both(run_pair_up, words, (0, 320, 480, 672), (n,))
+    lo, hi = words[160:160 + n], words[240:240 + n]
+    assert (out[:2 * n].reshape(-1, 2) == np.stack([lo, hi], 1)).all() and (out[2 * n:160] == words[2 * n:160]).all()
+    size = [int(x) << 1 & 0xFFFF for x in (*lo, *hi)]
+    assert got == min([0xFFFF, *(x - 1 & 0xFFFF for x in size)]) << 16 | max([0, *size])
+
+
+@given(n=st.integers(0, 40), at=st.integers(0, 39),
+       bits=st.sampled_from([0, 1 << 31, 1, CALM << 23, (CALM << 23) - 1, 254 << 23, 255 << 23, 0xFF800001]))
+def test_calm_numbers(n, at, bits):
+    words = np.full(40, 0x3F800000, np.uint32)
+    words[at] = bits
+    assert both(run_calm, words, (0,), (n,))[0] == int(at >= n or bits in (0, CALM << 23, 254 << 23))
+
+
+@pytest.mark.skipif(not Engine().bound["AMX"], reason="the host has no AMX for bf16")
+@pytest.mark.parametrize(("steps", "pitch"), [(1, 128), (3, 256)])
+def test_block_of_pairs(steps, pitch):
+    rng = np.random.default_rng(steps)
+    words = rng.standard_normal(2 * 32 * 64 + 64 * steps).astype(np.float32)
+    pairs = (rng.standard_normal(128 * steps).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    words[32 * 64:32 * 64 + 64 * steps] = pairs.view(np.float32)
+    both(run_tile_block, words, (0, 4 * 32 * 64, 4 * 32 * 64 + 128), (pitch, 256, steps))
 
 
 @pytest.mark.parametrize("x", [1, 7, 1 << 60])

@@ -323,7 +323,7 @@ def state(d: Device) -> list[tuple[str, bytes]]:
     for i, c in enumerate(d.cores):
         out += [(f"core {i}.{n}", b) for n, b in fields(c, ("warps", "plans", "spm", "l1", "must"))]
     for i, w in enumerate(d.warps):
-        out += [(f"warp {i}.{n}", b) for n, b in fields(w, ("tiles", "operands", "panel"))]
+        out += [(f"warp {i}.{n}", b) for n, b in fields(w, ("tiles", "operands", "panel", "mm_calm"))]
     return out
 
 

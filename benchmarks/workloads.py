@@ -3,8 +3,8 @@
     python -m benchmarks.workloads [--only TEXT ...] [--machine NAME ...] [--processes N]
 
 A shape has a process of its own, two at a time; its float64 reference serves all machines. Every result is a line of benchmarks/workloads.jsonl as
-soon as it is there, under a stamp of all that it depends on: the executable, the machine and the sources of `ir` (inputs' meaning and bounds), `isa`
-and `sim`. A run that was stopped goes on where it was, and a changed compiler runs those shapes again whose machine code it changed.
+soon as it is there, under a stamp of all that it depends on: machine code, machine, and the sources of `ir` (inputs' meaning and bounds), `isa` and
+`sim`. A run that was stopped goes on where it was, and a changed compiler runs those shapes again whose machine code it changed.
 benchmarks/workloads.txt is written from the lines. Status 1 if a result leaves its bound, a run fails or checked mode finds something.
 """
 
@@ -106,7 +106,8 @@ class Shape:
         return list(zip(*reference(self.kernel.func, inputs, scalars, dims=self.binding), strict=True))
 
     def stamp(self, compiled: Compiled, machine: str) -> str:
-        made = [compiled.code(self.binding).elf().hex(), repr(compiled.machine), machine == SANITIZED, source_hash("ir", "isa", "sim")]
+        image = bytes(compiled.code(self.binding).image().data)  # (the executable has this folder's name in its line table)
+        made = [image.hex(), self.case.name, self.case.dims, repr(compiled.machine), machine == SANITIZED, source_hash("ir", "isa", "sim")]
         return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
     def on(self, machine: str, known: Iterable[Found]) -> Found:

@@ -80,17 +80,22 @@ def teams(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
     return next((n for n in range(most, 1, -1) if _spm_bytes(plan, limits, t, n, 2) <= limits.spm_bytes), 1)
 
 
+def copies(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
+    """Copies of what a work item keeps (queries): 2, the next item's arrive during this one, or 1 where two do not fit."""
+    return 2 if _spm_bytes(plan, limits, t, teams(plan, limits, t), stages(plan, limits, t)) <= limits.spm_bytes else 1
+
+
 def spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
     if not plan.streamed_rows:
         return gemm_bytes(plan, limits, t, gemm_stages(plan, limits, t))
-    return _spm_bytes(plan, limits, t, teams(plan, limits, t), stages(plan, limits, t))
+    return _spm_bytes(plan, limits, t, teams(plan, limits, t), stages(plan, limits, t), copies(plan, limits, t))
 
 
-def _spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles, teams: int, count: int) -> int:
-    """Each team's stages of every operand (two of those of a work item), and per warp the rows of the vector states and of the factors (at most
+def _spm_bytes(plan: MatrixPlan, limits: Limits, t: Tiles, teams: int, count: int, copies: int = 2) -> int:
+    """Each team's stages of every operand (copies of those of a work item), and per warp the rows of the vector states and of the factors (at most
     four, the plan's states)."""
     rows = 4 + len(plan.vectors)
-    staged = sum((2 if s.once else count) * s.elements * s.place for s in _staged(plan, limits, t))
+    staged = sum((copies if s.once else count) * s.elements * s.place for s in _staged(plan, limits, t))
     return teams * staged + 1024 + limits.warps * rows * limits.te * 4
 
 
@@ -187,7 +192,10 @@ def _step(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles, rows: list[int],
 def _ends(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles, rows: list[int]) -> float:
     """A work item's last results on their way out, and what its first block waits for."""
     used_n = min(t.shape(limits.te)[1], limits.product(plan.n))
-    return sum(rows) * used_n * 4 * len(plan.products) / f.tile_move_bytes + (ENTER if plan.masks else 0)
+    late = 0.0
+    if copies(plan, limits, t) == 1:
+        late = sum(s.moved(f) for s in _staged(plan, limits, t) if s.once) / f.dma_bytes
+    return sum(rows) * used_n * 4 * len(plan.products) / f.tile_move_bytes + (ENTER if plan.masks else 0) + late
 
 
 def roofline(body: Block, reads: Iterable[Value], writes: Iterable[TensorType], limits: Limits, f: Facts) -> Price:

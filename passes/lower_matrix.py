@@ -95,7 +95,8 @@ class Lanes:
 class Matrix(ABC):
     """Builds the K function of one plan (see the module's first lines)."""
 
-    def __init__(self, func: Func, limits: Limits, plan: MatrixPlan, tiles: Tiles, stages: int, teams: int | None = None) -> None:
+    def __init__(self, func: Func, limits: Limits, plan: MatrixPlan, tiles: Tiles, stages: int, teams: int | None = None,
+                 copies: int = 2) -> None:
         self.func, self.limits, self.tiles = func, limits, tiles
         self.k, self.em = frame(func, limits)
         plan.stream.link(self.em)
@@ -122,7 +123,7 @@ class Matrix(ABC):
         # rows of a score tile, and lanes of a B operand: TE, or the block's or the buffer's where those are smaller
         self.keys = self.te if tiles.bk >= te else k.idx("min", self.te, tiles.bk)
         self.m_tiles, self.n_tiles = self._m_tiles(), ceil_div(k, self.N, self.bn)
-        self.stages = stages
+        self.stages, self.copies = stages, copies
         self.depth = 1 if plan.streamed_rows else stages - 1
         self.operands: dict[tuple[Key, str], Operand] = {}
         for p in plan.products:
@@ -163,7 +164,7 @@ class Matrix(ABC):
         lane_cap = {"m": self.bm, "n": n_lanes(self.plan, self.limits, self.bn), "r": self.tiles.bk}[lane]
         stored = self.em.tensors[leaf.value][2]
         dtype = self.plan.dtype if not per_item and converted(self.plan, self.tiles, leaf) else stored
-        count = (2 if per_item else self.stages) * self.teams
+        count = (self.copies if per_item else self.stages) * self.teams
         strides = (k_cap * lane_cap, *self._strides(lane, k_cap, lane_cap))
         buffer = k.spm_alloc(dtype, [k.const(count), k.const(k_cap), k.const(lane_cap)], [k.const(s) for s in strides],
                              name=self.em.tensors[leaf.value][0], size_bytes=count * k_cap * lane_cap * dtype.bits // 8)
@@ -291,7 +292,7 @@ class Matrix(ABC):
         """The stage of this warp's team among those of the buffer."""
         if self.teams == 1:
             return stage
-        return self.k.idx("add", self.k.idx("mul", self.team, 2 if op.per_item else self.stages), stage)
+        return self.k.idx("add", self.k.idx("mul", self.team, self.copies if op.per_item else self.stages), stage)
 
     def _staged_rows(self, mt: Value) -> tuple[Lanes, bool]:
         """The rows that one transfer brings, and whether every warp brings its own."""

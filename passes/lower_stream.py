@@ -93,6 +93,8 @@ class Streamed(Matrix):
         """Odd warps do a block's atoms and then its states; even warps its states, and then the atoms of the next block, which is the next item's
         at an item's end. So one half's vector work and results run beside the other's products, always."""
         if self.stages == 2:
+            if self.copies == 1:
+                self._bring_item(w)
             super()._go_through(w)
             return
         k, ops = self.k, list(self.operands.values())
@@ -110,6 +112,28 @@ class Streamed(Matrix):
 
         k.pipe(w, self.tiles.bk, self._begin(), self._span, copy, block, private=False, stages=self.stages, teams=self.teams,
                mates=self.mates, ahead=item)
+
+    # -- with room for one item's own operands only: they come once every warp has left those of the item before
+    def _bring_item(self, w: Value) -> None:
+        self._meet()
+        self._bring(w, self.zero, lambda _: self.zero, [op for op in self.operands.values() if op.per_item])
+        self.k.dma_wait(0)
+        self._meet()
+
+    def _meet(self) -> None:
+        if self.mates == self.limits.warps:
+            self.k.bar(0)
+        elif self.mates > 1:
+            self.k.bar(0, self.team, self.mates)
+
+    def _copy(self, w: Value, i: Value, stage: Value, wstage: Value) -> None:
+        if self.copies == 2:
+            super()._copy(w, i, stage, wstage)
+        else:
+            self._bring(w, i, lambda _: stage, [op for op in self.operands.values() if not op.per_item])
+
+    def _enter(self, i: Value, stage: Value, wstage: Value) -> Value:
+        return super()._enter(i, stage, wstage if self.copies == 2 else self.zero)
 
     def _step(self, i: Value, stage: Value, wstage: Value, carried: list[Value], following: Share,
               next_w: Value, next_i: Value, next_stage: Value, next_wstage: Value) -> Sequence[Value]:

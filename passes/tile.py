@@ -13,7 +13,7 @@ from rvgpu.ir.core import Func
 from rvgpu.ir.tile_build import KFunc
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.context import Context, Limits, Planned, Price, Remark
-from rvgpu.passes.cost import cost, roofline, spm_bytes, stages, teams
+from rvgpu.passes.cost import copies, cost, roofline, spm_bytes, stages, teams
 from rvgpu.passes.cost_gemm import lag
 from rvgpu.passes.expand import is_macro
 from rvgpu.passes.lower_columns import lower_columns
@@ -108,7 +108,7 @@ class Tile:
         apart = f", {t.wo} warps along {plan.m[0]}" if t.wo else ""
         self._say(func, context, f"{t.wm} x {t.wn} warps of {t.im} x {t.jn} tiles{apart}, blocks of {t.bk}", spm_bytes(plan, limits, t), price, tuned)
         if plan.streamed_rows:
-            return Streamed(func, limits, plan, t, stages(plan, limits, t), teams(plan, limits, t)).build()
+            return Streamed(func, limits, plan, t, stages(plan, limits, t), teams(plan, limits, t), copies(plan, limits, t)).build()
         how = Gemm if plan.group is None else Grouped
         return how(func, limits, plan, t, stages(plan, limits, t), lag(plan, func.result_types, context.facts)).build()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rvgpu.ir.numeric import numpy_dtype
+from rvgpu.ir.text import print_funcs
 from rvgpu.runtime.kernel import Kernel, kernel, load_file
 from tests.test_zoo import MACHINES, ZOO, inputs
 
@@ -100,6 +102,21 @@ def test_a_longer_context_is_the_shorter_one():
     shorter = map(np.ascontiguousarray, (q[:, :, :, :70], kk[:, :, :70], v[:, :, :70]))
     part = k.compile("base").run(*shorter, **scalars).out
     assert part.tobytes() == np.ascontiguousarray(whole[:, :, :, :70]).tobytes()
+
+
+@pytest.mark.parametrize("size,tile", [(80, ""), (88, "+tile{wm=2}"), (128, "+tile{wm=4}")])
+def test_a_small_scratchpad_holds_one_copy_of_the_queries(size, tile):
+    """Where the next item's do not fit beside this one's they come between the two; bytes stay."""
+    dims = {"B": 1, "G": 5, "R": 4, "S": 150, "T": 201, "D": 128}
+    arrays, scalars = inputs(Kernel(ZOO["attention"], {}), dims)
+    runs = []
+    for kib, options, sanitize in ((256, "", False), (size, tile, True)):
+        k = Kernel(ZOO["attention"], {}, passes=options or None)
+        compiled = k.compile("base", overrides={"scratchpad.size_bytes": kib << 10, "gpu.cores": 2})
+        runs.append(compiled.run(*arrays, sanitize=sanitize, **scalars).out.tobytes())
+    assert runs[0] == runs[1]
+    queries = re.search(r'{name="q", size_bytes=(\d+)', print_funcs(compiled.units(dims)))
+    assert queries and int(queries[1]) == int(tile[-2] if tile else 1) * 64 * 128 * 2
 
 
 def test_one_binary_for_every_size():

@@ -334,6 +334,8 @@ class Lanes:
             raise AssertionError(f"no vector conversion {src} -> {dst}")
         if src.is_float:
             y = self.cast(x, src, DType.f32) if src != DType.f32 else x
+            if dst is DType.i64:
+                return w.rvv("vfwcvt.rtz.x.f.v", to, [y], self.vl, mangle=[f32.mangled])
             n = w.rvv("vfcvt.rtz.x.f.v", v.of("i32"), [y], self.vl, mangle=[f32.mangled])  # saturates; NaN gives the largest
             if dst.bits < 32:
                 low, high = (0, (1 << dst.bits) - 1) if dst.kind == "u" else (-(1 << dst.bits - 1), (1 << dst.bits - 1) - 1)
@@ -343,7 +345,9 @@ class Lanes:
         if dst.is_float:
             if (src, dst) == (DType.i8, DType.f16):
                 return w.rvv("vfwcvt.f.x.v", to, [x], self.vl, mangle=[v.mangled])
-            if src.bits < 32:
+            if src is DType.i64:
+                y = w.rvv("vfncvt.f.x.w", f32, [x], self.vl, frm=True, mangle=[v.mangled])
+            elif src.bits < 32:
                 n = self.cast(x, src, DType.i16)
                 y = w.rvv("vfwcvt.f.x.v", f32, [n], self.vl, mangle=[v.of("i16").mangled])
             else:
@@ -352,7 +356,7 @@ class Lanes:
         if dst.bits > src.bits:
             return w.rvv("vzext" if src.kind == "u" else "vsext", to, [x], self.vl, mangle=[v.mangled])
         while src.bits > dst.bits:
-            half = {32: DType.i16, 16: DType.i8}[src.bits]
+            half = {64: DType.i32, 32: DType.i16, 16: DType.i8}[src.bits]
             assert x.vec is not None
             x = w.rvv("vnsrl", v.of(SCALAR[half]), [x, w.i64(0)], self.vl, mangle=[x.vec.mangled, "i64"])
             src = half

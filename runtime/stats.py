@@ -73,17 +73,33 @@ class Work:
 
 
 def work_of(func: Func, binding: Mapping[str, int]) -> Work:
-    """Of what the results depend on, each equal operation once: the roofline of any correct program for this math."""
+    """Of what the results depend on, each equal operation once: the roofline of any correct program for this math. Nothing is read for what has no
+    elements."""
     func = simplified(expanded(func))
     dtype = next((op.operands[0].tensor.dtype.name for op in func.body.ops if op.name == "contract"), "bf16")
-    moved = sum(_read_bytes(func, p.value, binding) for p in func.params if not p.keyword) + sum(_bytes(t, binding) for t in func.result_types)
+    needed = _needed(func, binding)
+    moved = sum(_read_bytes(func, needed, p.value, binding) for p in func.params if not p.keyword)
+    moved += sum(_bytes(t, binding) for t in func.result_types)
     return Work(required_macs(func, binding), dtype, moved)
 
 
-def _read_bytes(func: Func, x: Value, binding: Mapping[str, int]) -> int:
+def _needed(func: Func, binding: Mapping[str, int]) -> list[Op]:
+    """The ops that a result depends on through values with elements."""
+    def some(v: Value) -> bool:
+        return all(d.value(binding) for d in v.tensor.dims)
+
+    wanted, out = {v for v in func.results if some(v)}, []
+    for op in reversed(func.body.ops):
+        if op.result in wanted:
+            out.append(op)
+            wanted |= {v for v in op.operands if some(v)}
+    return out
+
+
+def _read_bytes(func: Func, needed: list[Op], x: Value, binding: Mapping[str, int]) -> int:
     """Bytes of an input that must be read: what its slices and gathers keep, all of it for any other use."""
     read = _bytes(x.tensor, binding) if x in func.results else 0
-    for op in func.body.ops:
+    for op in needed:
         for i, operand in enumerate(op.operands):
             if operand is x:
                 part = op.name in ("slice", "take") and i == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -74,8 +75,23 @@ FOUND = {  # by fuzzing, each with what was wrong
     "wider_result": ("def f(x: f32[M, N], y: f32[K]) -> (f32[M, N], f32[M, K]):\n    return x * 2.0, var(x, over=N) + y\n", "no coordinate"),
     "four_products": ("def f(a: bf16[M, K], b: bf16[K, N], c: bf16[K, N], d: bf16[M, K]) -> (f32[M, N], f32[M, N]):\n"
                       "    return f32(a @ b) * (a @ c), f32(d @ b) * (d @ c)\n", "no tiling"),
+    "narrowed_i64": ("def f(x: i64[M, N], y: i64[M, N]) -> (i4[M, N], e4m3[M, N], bf16[M]):\n    v = x + y\n"
+                     "    return v, v, sum(v, over=N)\n", "no code"),
     "mask_of_a_row": ("def f(x: f32[M, N], y: f32[M, N]) -> f32[M, N]:\n    return where((iota(M) > 2) & (y > 0.25), x, 0.0)\n", "no code"),
 }
+
+
+def test_nothing_is_read_for_an_empty_result():
+    """Its roofline was that of its inputs, above the run."""
+    text = "def f(x: f32[B, M, N], y: bf16[M, K], z: e4m3[K, N]) -> f32[M, N]:\n    return f32(y @ bf16(z)) * 0.125\n"
+    assert check_run(Program(text, {"B": 2, "M": 5, "N": 0, "K": 9})) == "ok"
+
+
+def test_floats_as_i64():
+    """They were the largest i32 from 2^31 on."""
+    x = np.array([0, -1.5, 2.0**31, -2.0**40, 2.0**62, 2.0**63, -np.inf, np.nan, 3e9], np.float32)
+    r = kernel("def f(x: f32[M]) -> (i64[M], f32[M]):\n    y = i64(x)\n    return y, f32(y)\n").compile().run(x, check=True)
+    assert r.stats["check"]["passed"] and r.out[2] == 2**31 and r.out[5] == r.out[7] == 2**63 - 1 and r.out[6] == -2**63
 
 
 @pytest.mark.parametrize("name", FOUND)

@@ -75,6 +75,7 @@ def own_dims(contract: Op) -> tuple[frozenset[Dim], frozenset[Dim]]:
 
 MOVES = {"rename": "from", "slice": "dim", "pad": "dim", "concat": "dim", "take": "dim"}  # ops that read at another place, and along which dim
 SEEN = frozenset({"rename", "slice"})  # what a transfer sees through
+FEW = 64  # rows of a product that unpacks its weights for every 16
 MOST_PRODUCTS = 3  # of one kernel: an operand group of eight vector registers for each beside A's, an accumulator for each beside an atom's
 
 
@@ -124,6 +125,7 @@ class _Clusters:
         self.unit = unit  # whether there is a matrix unit: without one a contraction has a kernel of its own and stored factors
         self.remarks = remarks
         self.totals = [op for op in func.body.ops if op.name in ("reduce", "contract")]
+        self.packed: set[Op] = set()  # atoms with 4-bit weights that `lower_packed` takes
         self.found: dict[Op, set[Op] | None] = {}
         self.users: dict[Value, list[Op]] = {}
         for op in func.body.ops:
@@ -167,7 +169,7 @@ class _Clusters:
         if readers is None:
             return False
         homes = [g for g in groups if readers & set(g)]
-        if _dequantised(c) or self._summed(c, readers):
+        if c in self.packed or self._summed(c, readers):
             return len(homes) == 1
         if len(homes) == 1 and matrix([t for t in homes[0] if t in readers]):
             return True
@@ -243,7 +245,7 @@ class _Clusters:
         rows = {d for d in group[0].result.tensor.dims}
         mine = set(t.result.tensor.dims)
         related = any(self._depends(t, g.result) for g in group)
-        if not related and rows != mine:
+        if not related and rows != mine or t in self.packed or group[0] in self.packed:
             return False
         if t.name == "contract" and group[0].name == "contract" and not related:
             a, b = group[0].operands, t.operands
@@ -307,13 +309,23 @@ class _Clusters:
             over = {streamed_dim(t) for t in readers if streamed_dim(t) in c.result.tensor.dims}
             if len(over) == 1 and len(readers) == 1 and readers[0].name == "contract" and self._one_pass(c, readers[0]):
                 out.add(c)
-            if _dequantised(c) and len(readers) == 1 and len(over) == 1 and readers[0].attrs.get("op") == "sum" or self._summed(c, readers):
+            if self._summed(c, readers) or _packed(c, readers):
                 out.add(c)  # groups: the product of each goes into the sum over them
+            if _packed(c, readers) or c not in out and self._plain(c):
+                self.packed.add(c)
             if len(readers) >= 2 and len(over) == 1 and any(t.name == "contract" for t in readers) and any(t.name == "reduce" for t in readers):
                 out.add(c)
             if self._again(c, self._readers(c) or ()):
                 out.add(c)
         return out
+
+    def _plain(self, c: Op) -> bool:
+        """Whether c is a product of few rows with 4-bit weights, columns innermost: packed they are a ninth of what storing their floats moves."""
+        for x, w in (c.operands, c.operands[::-1]):
+            rows = {*x.tensor.dims} - {*w.tensor.dims}
+            if unpacked(w) is not None and _leaf(w) and len(w.tensor.dims) == 2 and w.tensor.dims[0] == streamed_dim(c) in x.tensor.dims:
+                return bool(rows) and w.tensor.dims[1] not in x.tensor.dims and self.limits.bucket(rows) <= FEW
+        return False
 
     def _summed(self, c: Op, readers: Collection[Op]) -> bool:
         """Whether c is a product for each of the groups that its one reader adds up."""
@@ -427,7 +439,7 @@ class _Clusters:
         seen.add(v)
         for x in v.op.operands:
             # matrix operands
-            from_memory = v.op.name == "contract" and self.stage[x] < n and not (_leaf(x) and (unpacked(x) is None or v.op in self.atoms))
+            from_memory = v.op.name == "contract" and self.stage[x] < n and not (_leaf(x) and (unpacked(x) is None or v.op in self.packed))
             rows = gathered(widened(x) or x) if self.unit else None
             from_memory = from_memory and (rows is None or rows != self.swept.get(n))  # looked up by the transfer
             from_memory = from_memory and not any(c is not v.op and self._depends_value(x, c) for c in self.atoms)
@@ -463,9 +475,18 @@ class _Clusters:
         return Func(name, params, block, values, [t for _, _, t in outs], self.func.loc, [name for name, _, _ in outs])
 
 
-def _dequantised(c: Op) -> bool:
-    """Whether a factor of a contraction is 4-bit weights made floats: never stored, for that is what they are packed for."""
-    return any(unpacked(x) is not None for x in c.operands)
+def _packed(c: Op, readers: Collection[Op]) -> bool:
+    """Whether c is a product of groups of 4-bit weights whose floats need not be stored: its one reader adds up the groups, and columns are
+    innermost in memory."""
+    t = next(iter(readers), None)
+    if t is None or len(readers) != 1 or t.attrs.get("op") != "sum":
+        return False
+    r, j = streamed_dim(t), streamed_dim(c)
+    for x, w in (c.operands, c.operands[::-1]):
+        dims = w.tensor.dims
+        if unpacked(w) is not None and _leaf(w) and len(dims) == 3 and {r, j} == {*dims[:-1]} and {r, j} < {*x.tensor.dims}:
+            return True
+    return False
 
 
 def _leaf(v: Value) -> bool:

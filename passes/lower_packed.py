@@ -22,46 +22,53 @@ from rvgpu.passes.rows import Axis, Emitter, Rows
 
 CELLS = 1024  # rows times TE of a work item, at most 16 rows and TE: what totals and staged activations have room for
 HALVES = 2
+BLOCK = 128  # positions of a plain product between two moves of its tiles to the totals
 
 
 @dataclass(frozen=True)
 class PackedPlan:
-    """sum over c of f(sum over j of x[m, c, j] w[c, j, n], ...)."""
+    """sum over c of f(sum over j of x[m, c, j] w[c, j, n], ...). Without c: the sum over j, BLOCK positions after the other."""
 
-    atom: Value
+    atom: Value | None
     x: Leaf
     w: Leaf
     m: tuple[Dim, ...]
     n: Dim
-    c: Dim
+    c: Dim | None
     j: Dim
     state: State
+    dtype: DType
 
 
 def plan_packed(func: Func, limits: Limits) -> PackedPlan | None:
     _, em = frame(func, limits)
     stream = find_stream(func)
-    if stream is None or len(stream.states) != 1 or stream.states[0].contraction or stream.states[0].kind != "sum":
+    if stream is None or len(stream.states) != 1 or stream.states[0].kind != "sum":
         return None
     products = [op for op in stream.atoms.ops if op.name in ("contract", "reduce")]
-    if len(products) != 1 or products[0].name != "contract":
-        return None
     stream.link(em)
-    x, y = products[0].operands
+    state, r = stream.states[0], stream.dim
+    if state.contraction and not products:
+        (x, y), dims, c = (em.resolve(v) for v in state.body.yielded), (r,), None
+    elif len(products) == 1 and products[0].name == "contract" and not state.contraction:
+        (x, y), dims, c = products[0].operands, products[0].attrs["dims"], r  # type: ignore[assignment]
+    else:
+        return None
     a, b = (y, x) if unpacked(x) is not None else (x, y)
-    inner, x_leaf, dims = unpacked(b), leaf_of(em, a), products[0].attrs["dims"]
+    inner, x_leaf = unpacked(b), leaf_of(em, a)
     w_leaf = leaf_of(em, inner) if inner is not None else None
     assert isinstance(dims, tuple)
     if any(op.name != "rename" and op.results[0] is not b for op in func.body.walk() for v in op.operands if v.tensor.dtype is DType.i4):
         return None
     if x_leaf is None or w_leaf is None or len(dims) != 1 or KMAX[a.tensor.dtype.bits] != 2:
         return None
-    c, j, n = stream.dim, dims[0], w_leaf.dims[-1]
-    m = tuple(d for d in x_leaf.dims if d not in (c, j))
+    j, n = dims[0], w_leaf.dims[-1]
     assert isinstance(j, Dim)
-    if not m or set(w_leaf.dims) != {c, j, n} or len(set(w_leaf.dims)) != 3 or not {c, j} <= set(x_leaf.dims):
+    inside = {j} if c is None else {c, j}
+    m = tuple(d for d in x_leaf.dims if d not in inside)
+    if not m or n in x_leaf.dims or {*w_leaf.dims} != {*inside, n} or len(w_leaf.dims) != len(inside) + 1 or not inside <= {*x_leaf.dims}:
         return None
-    return PackedPlan(products[0].result, x_leaf, w_leaf, m, n, c, j, stream.states[0])
+    return PackedPlan(products[0].result if products else None, x_leaf, w_leaf, m, n, c, j, state, a.tensor.dtype)
 
 
 def lower_packed(func: Func, limits: Limits) -> KFunc | None:
@@ -82,14 +89,15 @@ class _Packed:
         self.te, self.zero, self.warp = k.special("te"), k.const(0), k.special("warp")
         self.both = k.idx("mul", self.te, HALVES)
         self.M, self.N = em.product(plan.m), em.extent(plan.n)
-        self.J, self.C = em.extent(plan.j), em.extent(plan.c)
+        self.J = em.extent(plan.j)
+        self.C = em.extent(plan.c) if plan.c is not None else ceil_div(k, self.J, BLOCK)
         self.n_tiles = ceil_div(k, self.N, HALVES * te)
         self.bm = min(16, te, CELLS // te)
         self.items = k.idx("mul", ceil_div(k, self.M, self.bm), self.n_tiles)
-        self.dtype = plan.atom.op.operands[0].tensor.dtype if plan.atom.op is not None else DType.f16
+        self.dtype = plan.dtype
         self.kmax = KMAX[self.dtype.bits]
         self.cap = max(4, min(self.bm, 1 << (max(1, limits.product(plan.m)) - 1).bit_length()))
-        self.rows = -(-max(1, limits.bound(plan.j)) // self.kmax) * self.kmax
+        self.rows = BLOCK if plan.c is None else -(-max(1, limits.bound(plan.j)) // self.kmax) * self.kmax
         self.view = self._bytes_of(em, plan.w)
         # rows of bytes stand side by side: a load may run on into the next one
         size = self.rows * te
@@ -148,22 +156,31 @@ class _Packed:
         k, em, plan, te = self.k, self.em, self.plan, self.limits.te
         m0, vl_m, n0, _ = self._place(w)
         name, dims, dtype = em.tensors[plan.x.value]
-        rows, depth = Axis(plan.m, m0), Axis((plan.j,), self.zero)
-        with em.scope([rows, Axis((plan.c,), c), depth]):
+        group, begin, count = self._block(c)
+        rows, depth = Axis(plan.m, m0), Axis((plan.j,), begin)
+        with em.scope([rows, *group, depth]):
             parts = em.groups(dims, plan.x.sub)
             mem, _ = em.address(name, dims, dtype, plan.x.sub, 0)
             m_at, j_at = (next(n for n, (_, axis, _) in enumerate(parts) if axis is a) for a in (rows, depth))
             dst = k.mem_at(self.input, [stage, self.zero, self.zero])
             if j_at == len(parts) - 1:
-                k.dma_load(dst, mem, vl_m, self.J, k.const(self.cap), k.const(self.rows), src_axes=(m_at, j_at), dst_axes=(2, 1))
+                k.dma_load(dst, mem, vl_m, count, k.const(self.cap), k.const(self.rows), src_axes=(m_at, j_at), dst_axes=(2, 1))
             else:
-                k.dma_load(dst, mem, self.J, vl_m, k.const(self.rows), k.const(self.cap), src_axes=(j_at, m_at), dst_axes=(1, 2))
+                k.dma_load(dst, mem, count, vl_m, k.const(self.rows), k.const(self.cap), src_axes=(j_at, m_at), dst_axes=(1, 2))
         first = k.idx("div", n0, HALVES)
         width = clamp(k, k.idx("sub", ceil_div(k, self.N, HALVES), first), self.te)
-        at = {plan.c: c, plan.j: self.zero, plan.n: first}
+        at = {plan.c: c, plan.j: begin, plan.n: first}
         order = list(plan.w.dims)
-        k.dma_load(k.mem_at(self.weights, [stage, self.zero, self.zero]), k.mem_at(self.view, [at[d] for d in order]), self.J, width,
+        k.dma_load(k.mem_at(self.weights, [stage, self.zero, self.zero]), k.mem_at(self.view, [at[d] for d in order]), count, width,
                    k.const(self.rows), k.const(te), src_axes=(order.index(plan.j), order.index(plan.n)), dst_axes=(1, 2))
+
+    def _block(self, c: Value) -> tuple[list[Axis], Value, Value]:
+        """Coordinates of group c, and its first position along the contracted dim and how many it has."""
+        k, plan = self.k, self.plan
+        if plan.c is not None:
+            return [Axis((plan.c,), c)], self.zero, self.J
+        first = k.idx("mul", c, BLOCK)
+        return [], first, clamp(k, k.idx("sub", self.J, first), BLOCK)
 
     def _columns(self, g: int) -> Axis:
         return Axis((self.plan.n,), self.k.idx("add", self.n0, g * self.limits.te) if g else self.n0, self.vl_n[g], self.limits.te)
@@ -172,9 +189,10 @@ class _Packed:
     def _group(self, c: Value, stage: Value, _wstage: Value, _: list[Value]) -> Sequence[Value]:
         k, em = self.k, self.em
         with ExitStack() as stack:
-            stack.enter_context(em.scope([Axis((self.plan.c,), c)]))
+            axes, _first, count = self._block(c)
+            stack.enter_context(em.scope(axes))
             ahead = [self._scales(g) for g in range(HALVES)]  # on their way while the group is multiplied
-            self._multiply(stage)
+            self._multiply(stage, count)
             k.for_(0, self.vl_m, 1, [], lambda q, _: self._order(q))
             for g in range(HALVES):
                 with em.scope([self._columns(g)], ahead[g]):
@@ -188,7 +206,7 @@ class _Packed:
             return {p.value: em.emit(p.value) for p in self.func.params
                     if not p.keyword and plan.n in p.value.tensor.dims and set(p.value.tensor.dims) <= {plan.c, plan.n}}
 
-    def _multiply(self, stage: Value) -> None:
+    def _multiply(self, stage: Value, count: Value) -> None:
         """Even columns into the first tile, odd ones into the second."""
         k, te = self.k, self.limits.te
         for acc in self.accs:
@@ -204,7 +222,7 @@ class _Packed:
                 k.mma(acc, a, b, self.vl_m, self.te)
             return []
 
-        k.for_(0, k.idx("mul", ceil_div(k, self.J, self.kmax), self.kmax), self.kmax, [], step)
+        k.for_(0, k.idx("mul", ceil_div(k, count, self.kmax), self.kmax), self.kmax, [], step)
 
     def _order(self, q: Value) -> Sequence[Value]:
         """Row q of both tiles, columns in their order, through scratchpad."""
@@ -216,8 +234,10 @@ class _Packed:
     def _add(self, q: Value, g: int) -> Sequence[Value]:
         k, em, te, vl = self.k, self.em, self.limits.te, self.vl_n[g]
         product = k.load(k.mem_at(self.ordered, [q, self.zero, k.const(g * te)]), vl, axis=2, lanes=te)
-        with em.scope([Axis(self.plan.m, k.idx("add", self.m0, q))], {self.plan.atom: (product,)}):
-            x = em.one(self.plan.state.body.yielded[0])
+        x = product
+        if self.plan.atom is not None:
+            with em.scope([Axis(self.plan.m, k.idx("add", self.m0, q))], {self.plan.atom: (product,)}):
+                x = em.one(self.plan.state.body.yielded[0])
         place = k.mem_at(self.totals, [q, k.const(g * te)])
         k.store(place, k.vt("add", k.load(place, vl, axis=1, lanes=te), x, vl=vl), vl, axis=1)
         return []

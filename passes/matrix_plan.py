@@ -214,7 +214,8 @@ def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
     stream.link(em)
     r = stream.dim
     contractions = [s for s in stream.states if s.contraction]
-    if any(unpacked(x) is not None for op in stream.atoms.ops if op.name == "contract" for x in op.operands):
+    factors = [x for s in contractions for x in s.body.yielded] + [x for op in stream.atoms.ops if op.name == "contract" for x in op.operands]
+    if any(unpacked(em.resolve(x)) is not None for x in factors):
         return None  # lower_packed's
     if not contractions and (group := _sum_of_groups(func, em, stream)) is not None:
         return group

@@ -55,7 +55,7 @@ CASES = [
     Case("paged_attention", {"B": 2, "G": 2, "R": 4, "D": 64, "P": 4000, "T": 2500}, 2),
     Case("attention_dq", BACK), Case("attention_dk", BACK), Case("attention_dv", BACK),
     Case("attention_dq_from_softmax", BACK, 2), Case("attention_backward", {"B": 1, "H": 2, "S": 77, "T": 101, "D": 64}, 3),
-    Case("gemm_fp8", {"M": 37, "K": 100, "N": 65}), Case("gemm_w8a16", {"M": 37, "K": 100, "N": 65}),
+    Case("gemm_fp8", {"M": 37, "K": 100, "N": 65}), Case("gemm_w4", {"M": 5, "K": 300, "N": 65}), Case("gemm_w8a16", {"M": 37, "K": 100, "N": 65}),
     Case("gemm_w8a8_groups", {"M": 37, "C": 3, "J": 64, "N": 65}), Case("gemm_fp8_groups", {"M": 137, "C": 3, "J": 98, "N": 165}),
 ]
 # gathers, pads, joins and slices of everything, by itself and inside larger expressions

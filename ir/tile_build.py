@@ -210,14 +210,14 @@ class K:
 
     def pipe(self, w: Value, step: int, init: Sequence[Value], span: Callable[[Value], tuple[Value, Value]],
              copy: Callable[[Value, Value, Value, Value], None],
-             body: Callable[..., Sequence[Value]], *, private: bool, stages: int = 2, teams: int = 1, mates: int | None = None, depth: int = 1,
+             body: Callable[..., Sequence[Value]], *, private: bool, stages: int = 2, teams: int = 1, mates: int | None = None, depth: int = 0,
              ahead: Callable[[Value, Value], None] | None = None) -> list[Value]:
         """lo, hi = span(w); for i in lo..hi step `step`: copy(w, i, stage, wstage) starts the transfers of that step,
         then, when they are there, body(i, stage, wstage, carried) -> next carried. `stage` goes round 0 .. stages - 1 by
         steps, `wstage` every work item; the span and copy regions use only their arguments and values from outside
         grid.work. Either every work item has a step or none has. `private`: each warp copies for itself (no
-        barriers); `teams`, `mates`: those of grid.work. The transfers of `depth` steps are under way (more than one: number n of every step is
-        that of mate n % mates; span the same for all items, and no use of wstage).
+        barriers); `teams`, `mates`: those of grid.work. The transfers of one step are under way, or with `depth` of so many (then number n of
+        every step is that of mate n % mates, span is the same for all items, and wstage is not used).
 
         `ahead`: a body may use the step after its own too, which is the next work item's first at the end of one:
         body(i, stage, wstage, carried, next w, next i, next stage, next wstage) runs when that step's transfers are there as
@@ -241,7 +241,7 @@ class K:
             with self.at(regions[-1]):
                 ahead(*regions[-1].args)
                 self.emit("yield")
-        more: dict[str, int | bool] = {**self._teams(teams, mates), **({} if depth == 1 else {"depth": depth}),
+        more: dict[str, int | bool] = {**self._teams(teams, mates), **({"depth": depth} if depth else {}),
                                        **({"ahead": True} if ahead else {})}
         return self.emit("pipe", [w, *init], [v.type for v in init], regions, step=step, private=private, stages=stages, **more)
 

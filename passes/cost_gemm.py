@@ -14,15 +14,16 @@ from rvgpu.ir.core import Op
 from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import TensorType
 from rvgpu.passes.context import Facts, Limits, Price
-from rvgpu.passes.lower_gemm import Lag
+from rvgpu.passes.lower_gemm import GRAIN, Lag
 from rvgpu.passes.lower_groups import group_bytes
 from rvgpu.passes.lower_matrix import Tiles
 from rvgpu.passes.matrix_plan import KMAX, Leaf, MatrixPlan, n_lanes
 
 LINE = 64  # bytes
-SHARP = 8  # a resource that is busy nearly as long as the busiest delays it: the norm that joins their times
+SHARP, SHARP_ALONE = 8, 16  # the norm that joins times: what is busy nearly as long as the busiest delays it, less where warps wait for none
 START = 900  # cycles: a kernel's arguments from DRAM, its prologue
-BLOCK = 130  # scalar instructions of a warp around a block
+BLOCK = 130  # scalar instructions of a warp around a block; cycles, of the first item's
+MEET = 3  # barriers' times that a core loses where a team's warps wait for each other, once a block
 ROW = 12  # cycles of a warp that stores a row of a tile without further math
 SLOW = {"div": 4, "exp": 16, "exp2": 16, "log": 22, "log2": 22, "sqrt": 4, "rsqrt": 8, "tanh": 20, "erf": 24}  # turns of the VALU (llvm_math)
 CHAIN = 1.5  # a warp takes so much longer for a tile's math than the VALU
@@ -97,10 +98,12 @@ def gemm_cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     bits, products, kmax = plan.dtype.bits, len(plan.products), KMAX[plan.dtype.bits]
     m_tiles, n_tiles = -(-m // bm), -(-n // bn)
     items = batch * m_tiles * n_tiles
-    per_core, mates = -(-items // f.cores), t.wm * t.wn
-    rest = n % bn
-    if rest and not (t.wn == 1 and t.jn > 1):  # which share columns out evenly; a narrow rest takes a warp as many instructions as half a tile
-        n = n - rest + max(rest, bn // 2)
+    mates, rest = t.wm * t.wn, items % f.cores
+    halves = t.wm == 1 and 0 < rest <= f.cores // 2 and (m - 1) % bm >= GRAIN
+    per_core = items // f.cores + 0.5 if halves else -(-items // f.cores)
+    narrow = n % bn
+    if narrow and not (t.wn == 1 and t.jn > 1):  # which share columns out evenly; a narrow rest takes a warp as many instructions as half a tile
+        n = n - narrow + max(narrow, bn // 2)
     high, wide = 16 * -(-m // m_tiles // 16), 16 * -(-n // n_tiles // 16)  # of an item on average
     if per_core < m_tiles:  # some core has none of the ragged rows
         high = bm
@@ -113,8 +116,8 @@ def gemm_cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
             dma += size * blocks * _lines(limits, leaf.dims, min(inner, t.bk) * bits / 8, bits) * f.transpose_factor * LINE / f.dma_bytes
         else:
             dma += r * _lines(limits, leaf.dims, size * bits / 8, bits) * LINE / f.dma_bytes
-    issue = mates * (steps * (kmax * (t.im + t.jn) + 3 * t.im * t.jn * products + 6) + blocks * BLOCK)
-    at_once = mates * min(limits.warps // mates, per_core)
+    issue = mates * (steps * (kmax * (t.im + t.jn) + 6 + 3 * (t.jn > 1)) + blocks * BLOCK)
+    at_once = mates * min(limits.warps // mates, math.ceil(per_core))
     alone = (matrix + steps * mates * LATENCY + mates * blocks * BLOCK) / at_once
     group = _group(plan, f, t, groups * high * wide, limits.te)
     if plan.group is not None:  # a team's warps are in the products together and then in the ends of groups
@@ -129,8 +132,11 @@ def gemm_cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     dram = batch * (m * r + n * r + m * n) * bits / 8 / f.dram_bytes
     first = f.cores * (high + wide) * min(t.bk, r) * bits / 8 / 4 / f.dram_bytes  # neighbours share half, and half of it is late
     last = max(f.cores * out / 2 / f.dram_bytes, high / t.wm * math.ceil(wide / t.wn / limits.te) * ROW + CHAIN * valu)
-    fixed = f.launch + START + f.dram_latency + first + last
-    work = sum(v**SHARP for v in needs.values()) ** (1 / SHARP)
+    fixed = f.launch + START + f.dram_latency + first + blocks * BLOCK + last
+    sharp = SHARP_ALONE if mates == 1 else SHARP
+    work = sum(v**sharp for v in needs.values()) ** (1 / sharp)
+    if mates > 1:
+        work += per_core * blocks * MEET * f.barrier
     if mates == limits.warps:  # no other team multiplies meanwhile
         work += (per_core - 1) * last
     return Price(fixed + max(work, dram) + 0.05 * min(work, dram), needs | {"DRAM": dram}, items, fixed)

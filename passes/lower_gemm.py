@@ -10,8 +10,9 @@ from rvgpu.ir.core import Func, Value
 from rvgpu.ir.tile_build import KFunc
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import ceil_div, clamp, decode, reject
-from rvgpu.passes.lower_matrix import Matrix, Share, Tiles
+from rvgpu.passes.lower_matrix import Lanes, Matrix, Share, Tiles, Where
 from rvgpu.passes.matrix_plan import Key, MatrixPlan
+from rvgpu.passes.rows import Axis
 
 GRAIN = 16  # columns that matrix units take at once
 QUEUE = 8  # barriers from here on: team t waits at QUEUE + t - 1 for the one before it
@@ -41,6 +42,21 @@ class Gemm(Matrix):
         if tiles.wn == 1 and tiles.jn > 1:  # a narrow rest would cost a warp as many instructions as a whole tile
             even = ceil_div(k, self.N, k.idx("max", self.n_tiles, 1))
             self.columns = k.idx("min", k.idx("mul", ceil_div(k, even, GRAIN), GRAIN), self.bn)
+        self.halves = self._halves() if tiles.wm == 1 else None
+
+    def _halves(self) -> tuple[Value, Value, Value]:
+        """When half the cores or less would have one of the last tiles, they are cut into two work items each: whole tiles, halves, and the
+        first work item of those."""
+        k, cores = self.k, self.limits.cores
+        tiles = super()._count()
+        rest = k.idx("rem", tiles, cores)
+        last = k.idx("sub", self.M, k.idx("mul", k.idx("sub", self.m_tiles, 1), self.bm))
+        cut = k.idx_select(k.s("and", k.cmp("le", rest, cores // 2), k.cmp("gt", last, GRAIN)), rest, 0)
+        whole = k.idx("sub", tiles, cut)
+        return whole, k.idx("mul", cut, 2), k.idx("max", k.idx("sub", whole, cores), 0)
+
+    def _count(self) -> Value:
+        return super()._count() if self.halves is None else self.k.idx("add", self.halves[0], self.halves[1])
 
     def build(self) -> KFunc:
         self._start()
@@ -59,16 +75,39 @@ class Gemm(Matrix):
             late = k.s("and", k.cmp("gt", self.team, 0), k.cmp("lt", mine, count))
             k.if_(k.s("and", late, k.cmp("gt", self.R, 0)), lambda: self._meet_team(-1))
 
-    def _tile_of(self, w: Value) -> tuple[list[Value], Value, Value]:
-        """Work items go down the rows of a group of tiles, then on to the next columns: those that run at once share factors in L2."""
+    def _tile_of(self, w: Value) -> tuple[list[Value], Where, Value]:
+        """Work items go down the rows of a group of tiles, then on to the next columns: those that run at once share factors in L2. Halves of
+        tiles come before the last tiles: each step of theirs takes a turn among those of the other teams, so they take as long as a whole one."""
         k = self.k
+        half = None
+        if self.halves is not None:
+            whole, halves, start = self.halves
+            over = k.idx("max", k.idx("sub", w, start), 0)
+            past = k.cmp("ge", over, halves)
+            half = k.s("and", k.cmp("ge", w, start), k.cmp("lt", over, halves))
+            w = k.idx_select(half, k.idx("add", whole, k.idx("div", over, 2)), k.idx("sub", w, k.idx_select(past, halves, 0)))
         *batch, tile = decode(k, w, [*self.batch_extents, k.idx("mul", self.m_tiles, self.n_tiles)])
         rows = group_rows(self.limits, self.bm, self.bn, self.teams)
-        whole = k.idx("mul", self.n_tiles, rows)
-        above, at = k.idx("mul", k.idx("div", tile, whole), rows), k.idx("rem", tile, whole)
+        group = k.idx("mul", self.n_tiles, rows)
+        above, at = k.idx("mul", k.idx("div", tile, group), rows), k.idx("rem", tile, group)
         high = k.idx("min", k.idx("sub", self.m_tiles, above), rows)
         mt, nt = k.idx("add", above, k.idx("rem", at, high)), k.idx("div", at, high)
-        return batch, mt, k.idx("mul", nt, self.columns)
+        m0 = k.idx("mul", mt, self.bm)
+        live = k.idx("min", k.idx("sub", self.M, m0), self.bm)
+        if half is not None:
+            upper = k.idx("mul", ceil_div(k, live, 2 * GRAIN), GRAIN)
+            second = k.s("and", half, k.cmp("eq", k.idx("rem", over, 2), 1))
+            m0 = k.idx("add", m0, k.idx_select(second, upper, 0))
+            live = k.idx_select(second, k.idx("sub", live, upper), k.idx_select(half, upper, live))
+        return batch, (m0, live), k.idx("mul", nt, self.columns)
+
+    def _rows_of(self, where: Where) -> tuple[Value, list[Value]]:
+        k, (m0, live) = self.k, where
+        return k.idx("add", m0, self.m_off), [clamp(k, k.idx("sub", live, k.idx("add", self.m_off, i * self.limits.te)), self.te)
+                                              for i in range(self.tiles.im)]
+
+    def _staged_rows(self, where: Where) -> tuple[Lanes, bool]:
+        return Lanes(Axis(self.plan.m, where[0]), where[1]), False
 
     def _share(self, w: Value) -> Share:
         k, te, whole = self.k, self.limits.te, super()._share(w)
@@ -76,6 +115,10 @@ class Gemm(Matrix):
             return whole
         mine = clamp(k, k.idx("sub", self.N, whole.column), self.columns)
         return replace(whole, vl_n=[clamp(k, k.idx("sub", mine, j * te) if j else mine, self.te) for j in range(self.tiles.jn)])
+
+    def _copy(self, w: Value, i: Value, stage: Value, wstage: Value) -> None:
+        """What is not transposed comes first: it is there soon, and cores that share it do not wait for each other's transpositions."""
+        self._bring(w, i, lambda _: stage, sorted(self.operands.values(), key=lambda op: op.leaf.dims[-1] == self.plan.inner))
 
     def _meet_team(self, which: int) -> Sequence[Value]:
         self.k.bar(QUEUE + which, self.team, 2 * self.mates)

@@ -59,6 +59,7 @@ class Share:
     span: tuple[Value, Value]
 
 
+Where = tuple[Value, ...]  # rows of a work item: the number of their tile; of plain products the first one and how many
 States = list[Value | None]  # the vector states of a stream; None: it stands in scratchpad
 
 
@@ -124,7 +125,7 @@ class Matrix(ABC):
         self.keys = self.te if tiles.bk >= te else k.idx("min", self.te, tiles.bk)
         self.m_tiles, self.n_tiles = self._m_tiles(), ceil_div(k, self.N, self.bn)
         self.stages, self.copies = stages, copies
-        self.depth = 1 if plan.streamed_rows else stages - 1
+        self.depth = 0 if plan.streamed_rows else stages - 1
         self.operands: dict[tuple[Key, str], Operand] = {}
         for p in plan.products:
             if p.a is not None:
@@ -184,14 +185,14 @@ class Matrix(ABC):
     def _m_tiles(self) -> Value:
         return ceil_div(self.k, self.M, self.bm)
 
-    def _tile_of(self, w: Value) -> tuple[list[Value], Value, Value]:
-        """Batch coordinates, tile of rows, first column."""
+    def _tile_of(self, w: Value) -> tuple[list[Value], Where, Value]:
+        """Batch coordinates, rows, first column."""
         *batch, mt, nt = decode(self.k, w, [*self.batch_extents, self.m_tiles, self.n_tiles])
-        return batch, mt, self.k.idx("mul", nt, self.bn)
+        return batch, (mt,), self.k.idx("mul", nt, self.bn)
 
-    def _rows_of(self, mt: Value) -> tuple[Value, list[Value]]:
-        """This warp's first row in a tile of rows, and how many rows each of its accumulator tiles has."""
-        k, te = self.k, self.limits.te
+    def _rows_of(self, where: Where) -> tuple[Value, list[Value]]:
+        """This warp's first row of a work item, and how many rows each of its accumulator tiles has."""
+        k, te, (mt,) = self.k, self.limits.te, where
         m0 = k.idx("add", k.idx("mul", mt, self.bm), self.m_off)
         return m0, [clamp(k, k.idx("sub", self.M, k.idx("add", m0, i * te)), self.te) for i in range(self.tiles.im)]
 
@@ -201,8 +202,8 @@ class Matrix(ABC):
 
     def _share(self, w: Value) -> Share:
         k, te = self.k, self.limits.te
-        batch, mt, column = self._tile_of(w)
-        (m0, vl_m), n0 = self._rows_of(mt), k.idx("add", column, self.n_off)
+        batch, where, column = self._tile_of(w)
+        (m0, vl_m), n0 = self._rows_of(where), k.idx("add", column, self.n_off)
         vl_n = [clamp(k, k.idx("sub", self.N, k.idx("add", n0, j * te)), self.te) for j in range(self.tiles.jn)]
         return Share(w, m0, n0, vl_m, vl_n, batch, column, self._span(w))
 
@@ -256,8 +257,8 @@ class Matrix(ABC):
     def _bring(self, w: Value, i: Value, stage: Callable[[Operand], Value], operands: Sequence[Operand], first: Value | None = None) -> None:
         """Starts the transfers of a step of item w; those of a whole item if `first`."""
         k, em = self.k, self.em
-        batch, mt, n0 = self._tile_of(w)
-        rows, all_warps = self._staged_rows(mt)
+        batch, where, n0 = self._tile_of(w)
+        rows, all_warps = self._staged_rows(where)
         fixed, r = self._block_at(i)
         lanes = {"m": rows, "n": Lanes(Axis(self.plan.n, n0), clamp(k, k.idx("sub", self.N, n0), self.columns)), "r": r}
         with em.scope([*(Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)), *fixed]):
@@ -294,9 +295,9 @@ class Matrix(ABC):
             return stage
         return self.k.idx("add", self.k.idx("mul", self.team, self.copies if op.per_item else self.stages), stage)
 
-    def _staged_rows(self, mt: Value) -> tuple[Lanes, bool]:
+    def _staged_rows(self, where: Where) -> tuple[Lanes, bool]:
         """The rows that one transfer brings, and whether every warp brings its own."""
-        m0 = self.k.idx("mul", mt, self.bm)
+        m0 = self.k.idx("mul", where[0], self.bm)
         return Lanes(Axis(self.plan.m, m0), clamp(self.k, self.k.idx("sub", self.M, m0), self.bm)), False
 
     def _transfer(self, op: Operand, lanes: Lanes, rows: Value, stage: Value) -> None:

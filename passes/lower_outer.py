@@ -73,9 +73,9 @@ class Outer(Gemm):
 
     def _share(self, w: Value) -> Share:
         k = self.k
-        batch, mt, column = self._tile_of(w)
+        batch, (row, _), column = self._tile_of(w)
         live = clamp(k, k.idx("sub", self.N, column), self.bn)
-        return Share(w, k.idx("mul", mt, self.bm), column, [], [live], batch, column, self._span(w))
+        return Share(w, row, column, [], [live], batch, column, self._span(w))
 
     def _begin(self) -> list[Value]:
         return [self.k.bcast(self.k.sconst(0.0, DType.f32), self.vl_n[0], self.bn) for _ in range(ROWS)]

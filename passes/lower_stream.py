@@ -9,7 +9,7 @@ from functools import partial, reduce
 from rvgpu.ir.core import Op, Value
 from rvgpu.ir.types import DType, VecType
 from rvgpu.passes.kernel import IDENTITY, REDUCE_OP, TAU, State, ceil_div, clamp, decode, safe_anchor
-from rvgpu.passes.lower_matrix import Lanes, Matrix, Operand, Share, States
+from rvgpu.passes.lower_matrix import Lanes, Matrix, Operand, Share, States, Where
 from rvgpu.passes.masksplit import Mask, Ranges, nothing, span, whole
 from rvgpu.passes.matrix_results import Results
 from rvgpu.passes.rows import Axis, Rows
@@ -32,7 +32,7 @@ class Streamed(Matrix):
         self.groups = ceil_div(self.k, self.outer, self.tiles.wo)
         return self.k.idx("mul", ceil_div(self.k, self.inner, self.tiles.inner_rows(self.limits.te)), self.groups)
 
-    def _tile_of(self, w: Value) -> tuple[list[Value], Value, Value]:
+    def _tile_of(self, w: Value) -> tuple[list[Value], Where, Value]:
         if not self.plan.later_is_longer:
             return super()._tile_of(w)
         k = self.k
@@ -42,37 +42,37 @@ class Streamed(Matrix):
             # a core gets every tile of its batches: its start among them is free, and cores that go through different tiles use different L2 sets
             flat = k.idx("rem", k.idx("div", w, self.n_tiles), self.em.product(self.plan.batch))
             tile = k.idx("rem", k.idx("add", tile, flat), self.m_tiles)
-        return batch, tile, k.idx("mul", nt, self.bn)
+        return batch, (tile,), k.idx("mul", nt, self.bn)
 
-    def _inner_tile(self, mt: Value) -> tuple[Value, Value]:
+    def _inner_tile(self, where: Where) -> tuple[Value, Value]:
         """First row along the innermost m dim, and the group along the outer ones, of a tile of rows; groups are neighbours."""
-        tile, group = decode(self.k, mt, [self.zero, self.groups])
+        tile, group = decode(self.k, where[0], [self.zero, self.groups])
         return self.k.idx("mul", tile, self.tiles.inner_rows(self.limits.te)), group
 
-    def _rows_of(self, mt: Value) -> tuple[Value, list[Value]]:
+    def _rows_of(self, where: Where) -> tuple[Value, list[Value]]:
         if not self.tiles.wo:
-            return super()._rows_of(mt)
+            return super()._rows_of(where)
         k, t = self.k, self.tiles
-        first, group = self._inner_tile(mt)
+        first, group = self._inner_tile(where)
         apart = t.wm // t.wo
         inner = k.idx("add", first, k.idx("mul", k.idx("rem", self.m_warp, apart), self.limits.te)) if apart > 1 else first
         outer = k.idx("add", k.idx("mul", group, t.wo), k.idx("div", self.m_warp, apart))
         left = k.idx_select(k.cmp("lt", outer, self.outer), k.idx("sub", self.inner, inner), 0)
         return k.idx("add", k.idx("mul", outer, self.inner), inner), [clamp(k, left, self.te)]
 
-    def _staged_rows(self, mt: Value) -> tuple[Lanes, bool]:
+    def _staged_rows(self, where: Where) -> tuple[Lanes, bool]:
         if not self.tiles.wo and self.stages == 2:
-            return super()._staged_rows(mt)
-        m0, (count,) = self._rows_of(mt)
+            return super()._staged_rows(where)
+        m0, (count,) = self._rows_of(where)
         return Lanes(Axis(self.plan.m, m0), count, self.m_off, self.limits.te), True
 
-    def _item_ranges(self, mt: Value) -> Ranges:
+    def _item_ranges(self, where: Where) -> Ranges:
         """Intervals over a tile of rows."""
         k, em, m, r = self.k, self.em, self.plan.m, self.stream.dim
         if not self.tiles.wo:
-            m0 = k.idx("mul", mt, self.bm)
+            m0 = k.idx("mul", where[0], self.bm)
             return Ranges(em, r, Axis(m, m0), clamp(k, k.idx("sub", self.M, m0), self.bm))
-        first, _ = self._inner_tile(mt)
+        first, _ = self._inner_tile(where)
         count = clamp(k, k.idx("sub", self.inner, first), self.tiles.inner_rows(self.limits.te))
         return Ranges(em, r, Axis(m[-1:], first), count, free=m[:-1])
 
@@ -81,9 +81,9 @@ class Streamed(Matrix):
         k, em, bk = self.k, self.em, self.tiles.bk
         if not self.plan.masks:
             return super()._span(w)
-        batch, mt, _ = self._tile_of(w)
+        batch, where, _ = self._tile_of(w)
         with em.scope([Axis((d,), c) for d, c in zip(self.plan.batch, batch, strict=True)]):
-            lo, hi = span(self.plan.masks, self._item_ranges(mt))
+            lo, hi = span(self.plan.masks, self._item_ranges(where))
         end = k.idx("max", k.idx("sub", self.R, 1), 0)
         lo = self.zero if lo is None else k.idx("mul", k.idx("div", clamp(k, lo, end), bk), bk)
         return lo, self.R if hi is None else k.idx("min", k.idx("max", hi, k.idx("add", lo, 1)), self.R)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rvgpu.passes.lower_matrix import Matrix, States
 
 
+READS = 3  # tiles' rows (a register group each) that are read before the first is needed
 Factor = tuple[Value, ...]  # values of a row that multiply its elements
 
 
@@ -167,34 +168,51 @@ class Results:
         te, n = self.low.limits.te, {*self.plan.n}
         cheap = all(n <= {*x.tensor.dims} or not n & {*x.tensor.dims} for op in self.plan.epilogue for x in op.operands)
         alone = all({*self.plan.m} <= {*x.tensor.dims} for op in self.plan.epilogue for x in op.operands if n & {*x.tensor.dims})
-        return self.low.tiles.jn > 1 and cheap and alone and all(t.dtype.bits == 16 and te * 16 % self.low.limits.vlen == 0 and
+        return cheap and alone and all(t.dtype.bits == 16 and te * 16 % self.low.limits.vlen == 0 and
                                                                  te * 16 * self.low.tiles.jn <= 8 * self.low.limits.vlen for _, _, t in outs)
 
     def _store_rows(self, i: int, outs: list[tuple[str, Value, TensorType]]) -> None:
-        """Accumulator tiles side by side, row by row: where rows do not begin at a line, longer stores fill more lines."""
+        """Accumulator tiles side by side, row by row: where rows do not begin at a line, longer stores fill more lines. Reads of tiles run ahead of
+        what is done with them."""
         k, em, low, te = self.k, self.em, self.low, self.low.limits.te
         first, live = k.idx("add", low.m0, i * te), low.vl_n[0]
         for vl in low.vl_n[1:]:
             live = k.idx("add", live, vl)
 
-        def row(r: Value, _: list[Value]) -> Sequence[Value]:
-            made: list[list[Value]] = []
-            for j in range(low.tiles.jn):
-                lane = Axis(self.plan.n, k.idx("add", low.n0, j * te), low.vl_n[j], te)
-                binds: dict[Value, Rows | Callable[[], Rows]] = {
-                    self.stream.rebase.args[s]: (low.total(s, i, j, r),) for s in low.accs}
-                with em.scope([lane, Axis(self.plan.m, k.idx("add", first, r))], binds):
-                    xs = [em.one(v) for _, v, _ in outs]
-                    made.append([x if isinstance(x.type, VecType) else k.bcast(x, low.vl_n[j], te) for x in xs])
+        def read(r: Value, j: int) -> dict[Value, Rows | Callable[[], Rows]]:
+            return {self.stream.rebase.args[s]: (low.total(s, i, j, r),) for s in low.accs}
+
+        def make(r: Value, j: int, binds: dict[Value, Rows | Callable[[], Rows]]) -> list[Value]:
+            lane = Axis(self.plan.n, k.idx("add", low.n0, j * te), low.vl_n[j], te)
+            with em.scope([lane, Axis(self.plan.m, k.idx("add", first, r))], binds):
+                xs = [em.one(v) for _, v, _ in outs]
+                return [x if isinstance(x.type, VecType) else k.bcast(x, low.vl_n[j], te) for x in xs]
+
+        def store(r: Value, made: list[list[Value]]) -> None:
             lane = Axis(self.plan.n, low.n0, live, te * low.tiles.jn)
             with em.scope([lane, Axis(self.plan.m, k.idx("add", first, r))]):
                 for (name, _, t), *parts in zip(outs, *made, strict=True):
                     mem, axis = em.address(name, t.dims, t.dtype, (), 0)
                     assert axis is not None
-                    k.store(mem, k.join(parts), live, axis=axis)
+                    k.store(mem, k.join(parts) if len(parts) > 1 else parts[0], live, axis=axis)
+
+        def rows(at: Value, count: int) -> list[Value]:
+            todo = [(k.idx("add", at, u) if u else at, j) for u in range(count) for j in range(low.tiles.jn)]
+            ahead = max(1, READS // len(low.accs))
+            got = [read(*x) for x in todo[:ahead]]
+            made: list[list[Value]] = []
+            for n, (r, j) in enumerate(todo):
+                made.append(make(r, j, got[n]))
+                got += [read(*x) for x in todo[n + ahead:n + ahead + 1]]
+                if j == low.tiles.jn - 1:
+                    store(r, made)
+                    made = []
             return []
 
-        k.for_(0, low.vl_m[i], 1, [], row)
+        together = max(2, 4 // low.tiles.jn)
+        whole = k.idx("mul", k.idx("div", low.vl_m[i], together), together)
+        k.for_(0, whole, together, [], lambda r, _: rows(r, together))
+        k.for_(whole, low.vl_m[i], 1, [], lambda r, _: rows(r, 1))
 
     def _table(self) -> Value:
         assert self.table is not None

@@ -2,9 +2,9 @@
 the end) are in flight in the next stages.
 
 Per step: wait for this warp's transfers, meet the other warps of the team (everyone has left the stage that is filled next and everyone's part
-of this one has arrived), start the next copies, compute. Counters for the stage and the item's parity are carried through both loops; where
-more than one step is ahead, so is the place (item, block, stage) of the copies. `ahead`: transfers start two steps before theirs, so that each
-step finds the next one's there.
+of this one has arrived), start the next copies, compute. A warp that copies for itself alone starts them before it waits. Counters for the stage
+and the item's parity are carried through both loops; where more than one step is ahead, so is the place (item, block, stage) of the copies.
+`ahead`: transfers start two steps before theirs, so that each step finds the next one's there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PipelineDma:
             pipes = [op for op in loop.regions[0].ops if op.name == "pipe"]
             if pipes:
                 assert len(pipes) == 1, "one pipe in a work item"
-                deep = pipes[0].attrs.get("depth", 1) != 1
+                deep = "depth" in pipes[0].attrs
                 (_Ahead if pipes[0].attrs.get("ahead") else _Deep if deep else _Next)(func, loop, pipes[0]).expand()
         return [func]
 
@@ -140,37 +140,42 @@ class _Next(_Pipe):
 
 
 class _Deep(_Pipe):
-    """Several steps ahead. Carried: the stage that is computed, the steps under way, and the next copy's item, position and stage."""
+    """Several steps ahead. Carried: the stage that is computed, the steps under way, the next copy's item, position and stage, and what the copy
+    needs of its item (tile coordinates take divisions)."""
 
     def expand(self) -> None:
         k, depth = self.k, self.pipe.attrs["depth"]
         transfers = sum(op.name in ("dma.load", "dma.gather") for op in self.copy.walk())
         assert isinstance(depth, int) and self.stages > depth
+        self.item, self.step_ops, self.needs = _split(self.copy)
 
         def before() -> list[Value]:
-            zero = k.const(0)
+            self.zero = zero = k.const(0)
             self.lo, self.hi = _inline(k, self.span, [self.first])
             self.end = k.idx_select(k.cmp("lt", self.lo, self.hi), self.count, 0)
-            self.zero = zero
             self.each = self.share(transfers)
-            at = [zero, self.first, self.lo, zero]
+            at = [zero, self.first, self.lo, zero, *self.of_item(self.first, [zero] * len(self.needs))]
             for _ in range(depth):
                 at = self.fetch(at)
             return [zero, *at]
 
-        carried = self.carry(("stage", "under_way", "next_w", "next_i", "next_stage"), before)
+        carried = self.carry(("stage", "under_way", "next_w", "next_i", "next_stage", *("of_next" for _ in self.needs)), before)
         inner = Block()
         with k.at(inner):
             def block(i: Value, values: list[Value]) -> list[Value]:
-                stage, under_way, *at = values[:5]
-                left = k.idx("sub", under_way, 1)
+                stage, *at = values[:len(carried)]
+                if self.pipe.attrs["private"]:  # nobody else may still read the stage that is filled next
+                    at = self.fetch(at)
+                left = k.idx("sub", at[0], 1)
+                at = [left, *at[1:]]
                 k.dma_wait(left if self.each == 1 else k.idx("mul", left, self.each))
-                self.meet()
-                at = self.fetch([left, *at])
-                return [self.after(stage), *at, *self.body([i, stage, self.zero, *values[5:]])]
+                if not self.pipe.attrs["private"]:
+                    self.meet()
+                    at = self.fetch(at)
+                return [self.after(stage), *at, *self.body([i, stage, self.zero, *values[len(carried):]])]
 
             out = k.for_(self.lo, self.hi, self.step, [*carried, *self.pipe.operands[1:]], block)
-        self.replace(inner, out[5:], out[:5])
+        self.replace(inner, out[len(carried):], out[:len(carried)])
 
     def share(self, transfers: int) -> Value | int:
         """This warp's transfers of a step: number n is that of mate n % mates."""
@@ -181,18 +186,62 @@ class _Deep(_Pipe):
         return k.idx("div", k.idx("sub", transfers + mates - 1, mate), mates)
 
     def fetch(self, at: list[Value]) -> list[Value]:
-        """Starts the copy at `at` (steps under way, item, position, stage) unless there is none; where the next one is."""
+        """Starts the copy at `at` (steps under way, item, position, stage, of the item) unless there is none; where the next one is."""
         k = self.k
-        under_way, w, i, stage = at
+        under_way, w, i, stage, *of_item = at
 
         def go() -> list[Value]:
-            _inline(k, self.copy, [w, i, stage, self.zero])
+            mapping = dict(zip([*self.copy.args, *self.needs], [w, i, stage, self.zero, *of_item], strict=True))
+            k.block.ops += clone(self.step_ops, mapping)
             after = k.idx("add", i, self.step)
             last = k.cmp("ge", after, self.hi)
-            return [k.idx("add", under_way, 1), k.idx_select(last, k.idx("add", w, self.ctas), w), k.idx_select(last, self.lo, after),
-                    self.after(stage)]
+            next_w = k.idx_select(last, k.idx("add", w, self.ctas), w)
+            next_of = k.if_(last, lambda: self.of_item(next_w, of_item), lambda: of_item)
+            return [k.idx("add", under_way, 1), next_w, k.idx_select(last, self.lo, after), self.after(stage), *next_of]
 
         return k.if_(k.cmp("lt", w, self.end), go, lambda: at)
+
+    def of_item(self, w: Value, old: list[Value]) -> list[Value]:
+        """What copies of item w need of it; `old` where there is no such item."""
+        k = self.k
+
+        def new() -> list[Value]:
+            mapping = {self.copy.args[0]: w}
+            k.block.ops += clone(self.item, mapping)
+            return [mapping[v] for v in self.needs]
+
+        return k.if_(k.cmp("lt", w, self.end), new, lambda: old) if self.needs else []
+
+
+def _pure(op: Op) -> bool:
+    return op.name.startswith(("idx.", "s.and", "s.or")) or bool(op.results) and not op.operands and not op.regions
+
+
+def _split(copy: Block) -> tuple[Block, Block, list[Value]]:
+    """A copy in two: the index arithmetic that depends on its item alone, and the rest, with what the rest uses of the first. What depends on
+    neither, and conditions, both have."""
+    item: list[Op] = []
+    rest: list[Op] = []
+    of_item, varying = {copy.args[0]}, {*copy.args[1:]}
+    for op in copy.ops[:-1]:
+        if not _pure(op) or any(x in varying for x in op.operands):
+            varying.update(op.results)
+            rest.append(op)
+            continue
+        item.append(op)
+        if any(x in of_item for x in op.operands):
+            of_item.update(op.results)
+        if not of_item.issuperset(op.results) or op.result.type != IDX:
+            rest.append(op)
+    used = {x for op in Block(ops=rest).walk() if not _pure(op) for x in op.operands}
+    for op in reversed(rest):
+        if used.intersection(op.results):
+            used.update(op.operands)
+    rest = [op for op in rest if not _pure(op) or used.intersection(op.results)]
+    made = {x for op in rest for x in op.results}
+    needs = [x for op in item for x in op.results if x in of_item and x in used and x not in made]
+    end = copy.ops[-1:]
+    return Block(ops=item + end), Block(ops=rest + end), needs
 
 
 class _Ahead(_Pipe):

@@ -101,11 +101,13 @@ def test_attention(shape):
     assert np.abs(out[1][ok] - lse[ok]).max() < 1e-4 and (out[1][~ok] == -np.inf).all()
 
 
-@pytest.mark.parametrize("tiles", ["wm=1,wn=1,im=1,jn=2", "wm=1,wn=2,im=2,jn=2,bk=64", "wm=2,wn=1,im=1,jn=1", "wm=1,wn=4,im=1,jn=1"])
-def test_a_product_on_fewer_warps_has_the_same_bytes(tiles):
-    """Warps without a tile copy their share and meet the barriers; tiles never enter the arithmetic."""
+@pytest.mark.parametrize("rows", [130, 150, 630])
+@pytest.mark.parametrize("tiles", ["wm=1,wn=1,im=1,jn=2", "wm=1,wn=1,im=1,jn=3", "wm=1,wn=2,im=2,jn=2,bk=64", "wm=2,wn=1,im=1,jn=1",
+                                   "wm=1,wn=4,im=1,jn=1"])
+def test_a_product_on_fewer_warps_has_the_same_bytes(tiles, rows):
+    """Warps without a tile copy their share and meet the barriers; tiles, and halves of the last ones, never enter the arithmetic."""
     rng = np.random.default_rng(1)
-    a, b = (rng.standard_normal(s, dtype=np.float32).astype(ml_dtypes.bfloat16) for s in ((130, 75), (75, 141)))
+    a, b = (rng.standard_normal(s, dtype=np.float32).astype(ml_dtypes.bfloat16) for s in ((rows, 75), (75, 141)))
     kernel = Kernel(ZOO["gemm"])
     plain = kernel.compile("base").run(a, b, check=True)
     assert plain.stats["check"]["passed"]
@@ -133,4 +135,11 @@ def test_ragged_products_share_their_columns_evenly():
     """777 columns are five times 160 but for the last: no narrow rest, and rows leave in one store each."""
     x, y = np.ones((1000, 513), ml_dtypes.bfloat16), np.ones((513, 777), ml_dtypes.bfloat16)
     r = Kernel(ZOO["gemm"]).compile("base", passes=parse_passes("+tile{wm=1,wn=1,im=1,jn=3,bk=64}")).run(x, y)
-    assert r.cycles <= 119_500 and (r.out == ml_dtypes.bfloat16(513)).all()
+    assert r.cycles <= 116_000 and (r.out == ml_dtypes.bfloat16(513)).all()
+
+
+def test_the_last_tiles_are_cut_where_half_the_cores_would_have_none():
+    """27 tiles on eight cores: the model's pick within .71 of the matrix unit's peak for multiples of its array."""
+    x, y = np.ones((540, 332), ml_dtypes.bfloat16), np.ones((332, 516), ml_dtypes.bfloat16)
+    r = Kernel(ZOO["gemm"], tune="model").compile("base").run(x, y)
+    assert r.cycles <= 32_790 and (r.out == 332).all()

@@ -577,7 +577,8 @@ class _Emit:
         out = self.w.poison(group)
         for k in range(t.k):
             at = self.w.gep(m.ptr, self.w.binary("mul", self._stride_bytes(m, k_axis), self.w.i64(k)))
-            x = self.w.let(row, f"load {row}, {at}, align {t.dtype.bits // 8}") if whole else self.w.rvv("vle", row, [at], vl, mangle=["p0"])
+            # volatile: LLVM would put them in another order
+            x = self.w.let(row, f"load volatile {row}, {at}, align {t.dtype.bits // 8}") if whole else self.w.rvv("vle", row, [at], vl, mangle=["p0"])
             out = self._insert(out, x, k * group.n // t.k)
         return out
 

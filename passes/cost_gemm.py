@@ -99,7 +99,7 @@ def gemm_cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     m_tiles, n_tiles = -(-m // bm), -(-n // bn)
     items = batch * m_tiles * n_tiles
     mates, rest = t.wm * t.wn, items % f.cores
-    halves = t.wm == 1 and 0 < rest <= f.cores // 2 and (m - 1) % bm >= GRAIN
+    halves = t.wm == 1 and t.jn > 1 and 0 < rest <= f.cores // 2 and (m - 1) % bm >= GRAIN
     per_core = items // f.cores + 0.5 if halves else -(-items // f.cores)
     narrow = n % bn
     if narrow and not (t.wn == 1 and t.jn > 1):  # which share columns out evenly; a narrow rest takes a warp as many instructions as half a tile

@@ -42,11 +42,11 @@ class Gemm(Matrix):
         if tiles.wn == 1 and tiles.jn > 1:  # a narrow rest would cost a warp as many instructions as a whole tile
             even = ceil_div(k, self.N, k.idx("max", self.n_tiles, 1))
             self.columns = k.idx("min", k.idx("mul", ceil_div(k, even, GRAIN), GRAIN), self.bn)
-        self.halves = self._halves() if tiles.wm == 1 else None
+        self.halves = self._halves() if tiles.wm == 1 and tiles.jn > 1 else None
 
     def _halves(self) -> tuple[Value, Value, Value]:
-        """When half the cores or less would have one of the last tiles, they are cut into two work items each: whole tiles, halves, and the
-        first work item of those."""
+        """When half the cores or less would have one of the last tiles, they are cut into two work items each (by rows: both halves need all of B,
+        too much beside a single tile): whole tiles, halves, and the first work item of those."""
         k, cores = self.k, self.limits.cores
         tiles = super()._count()
         rest = k.idx("rem", tiles, cores)

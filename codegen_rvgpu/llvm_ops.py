@@ -35,6 +35,7 @@ class _Emit:
         self.env: dict[Value, Val | MemRef | Tile] = {}
         self.tiles = 0
         self.varying: set[Value] = set()  # what changes with each step of the loop of products around
+        self.volatile = ""  # " volatile" where LLVM is to leave loads of operands in their order
         self.slots = {name: n for n, name in enumerate([*(t.name for t in func.tensors), "workspace",
                                                         *(s for s, _ in func.scalars), *func.dims, "TE"])}
 
@@ -459,7 +460,8 @@ class _Emit:
         w = self.w
         lo, hi, step, *init = (self.val(x) for x in op.operands)
         head, body, done = (w.new_label(h) for h in ("head", "body", "done"))
-        outer, self.varying = self.varying, self._before_products(op.regions[0])
+        outer, self.varying = (self.varying, self.volatile), self._before_products(op.regions[0])
+        self.volatile = " volatile" if len(products_of(op.regions[0])) > 2 else ""  # with two the order is worth less than it hinders
         before = w.label
         w.do(f"br label %{head}")
         w.block(head)
@@ -472,7 +474,7 @@ class _Emit:
         w.do(f"br {test}, label %{body}, label %{done}")
         w.block(body)
         nexts = self.block(scheduled(op.regions[0]))
-        self.varying = outer
+        self.varying, self.volatile = outer
         nxt = w.let("i64", f"add {i}, {step.text}")
         w.do(f"br label %{head}, !llvm.loop !9" if op.attrs.get("unroll", 1) == 1 else f"br label %{head}")
         w.lines[at:at] = [f"  {p.text} = phi {p.type} [ {a.text}, %{before} ], [ {b.text}, %{w.label} ]"
@@ -577,8 +579,8 @@ class _Emit:
         out = self.w.poison(group)
         for k in range(t.k):
             at = self.w.gep(m.ptr, self.w.binary("mul", self._stride_bytes(m, k_axis), self.w.i64(k)))
-            # volatile: LLVM would put them in another order
-            x = self.w.let(row, f"load volatile {row}, {at}, align {t.dtype.bits // 8}") if whole else self.w.rvv("vle", row, [at], vl, mangle=["p0"])
+            load = f"load{self.volatile} {row}, {at}, align {t.dtype.bits // 8}"
+            x = self.w.let(row, load) if whole else self.w.rvv("vle", row, [at], vl, mangle=["p0"])
             out = self._insert(out, x, k * group.n // t.k)
         return out
 

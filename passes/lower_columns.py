@@ -135,7 +135,7 @@ class _Columns:
         k, plan = self.k, self.plan
         item = k.idx("add", k.idx("mul", w, self.limits.warps), self.warp)
         live = clamp(k, k.idx("sub", self.items, item), 1)
-        *at, part, group = decode(k, item, self.extents)
+        *at, part, group = decode(k, k.idx("min", item, k.idx("sub", self.items, 1)), self.extents)  # (a warp without an item only reads)
         first = k.idx("mul", part, self.size)
         axes = [Axis((d,), c) for d, c in zip(plan.rows, at, strict=True)]
         if self.stream is not None and self.stream.part_dim is not None:

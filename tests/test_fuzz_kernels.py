@@ -10,6 +10,7 @@ from rvgpu.errors import RvgpuError
 from rvgpu.ir.binding import bind
 from rvgpu.isa.machine import load_machine
 from rvgpu.passes.context import Facts
+from rvgpu.runtime.inputs import random_inputs
 from rvgpu.runtime.kernel import kernel
 from rvgpu.testing import SMALL, Failure, Program, check_passes, check_run, fuzz, programs, refused
 
@@ -85,6 +86,13 @@ def test_nothing_is_read_for_an_empty_result():
     """Its roofline was that of its inputs, above the run."""
     text = "def f(x: f32[B, M, N], y: bf16[M, K], z: e4m3[K, N]) -> f32[M, N]:\n    return f32(y @ bf16(z)) * 0.125\n"
     assert check_run(Program(text, {"B": 2, "M": 5, "N": 0, "K": 9})) == "ok"
+
+
+def test_a_warp_without_an_item_reads_within_the_tensors():
+    k = kernel("def f(x: f16[M], y: f32[B, M, K]) -> f32[M, B, K]:\n    return x * y\n")
+    dims = {"M": 5, "B": 3, "K": 2}
+    assert check_passes(k, dims, Facts.of(load_machine("base"))) == "ok"
+    assert k.compile().run(*random_inputs(k.func, dims), sanitize=True, check=True).stats["check"]["passed"]
 
 
 def test_floats_as_i64():

@@ -305,7 +305,8 @@ class Lanes:
         return self.merge(self.compare("lt", self.abs(x), self.f(8388608.0)), self.rvv("vfsgnj", y, x), x)
 
     # -- conversions
-    def cast(self, x: Val, src: DType, dst: DType) -> Val:
+    def cast(self, x: Val, src: DType, dst: DType, nearest: bool = False) -> Val:
+        """x as dst; from f32 to an integer towards zero, or to the nearest."""
         w = self.w
         if src == dst:
             return x
@@ -336,12 +337,7 @@ class Lanes:
             y = self.cast(x, src, DType.f32) if src != DType.f32 else x
             if dst is DType.i64:
                 return w.rvv("vfwcvt.rtz.x.f.v", to, [y], self.vl, mangle=[f32.mangled])
-            n = w.rvv("vfcvt.rtz.x.f.v", v.of("i32"), [y], self.vl, mangle=[f32.mangled])  # saturates; NaN gives the largest
-            if dst.bits < 32:
-                low, high = (0, (1 << dst.bits) - 1) if dst.kind == "u" else (-(1 << dst.bits - 1), (1 << dst.bits - 1) - 1)
-                ints = self.at(v.of("i32"))
-                n = ints.rvv("vmin", ints.rvv("vmax", n, Val("i32", str(low))), Val("i32", str(high)))
-            return self.cast(n, DType.i32, dst)
+            return self._to_int(y, dst, nearest)
         if dst.is_float:
             if (src, dst) == (DType.i8, DType.f16):
                 return w.rvv("vfwcvt.f.x.v", to, [x], self.vl, mangle=[v.mangled])
@@ -361,6 +357,19 @@ class Lanes:
             x = w.rvv("vnsrl", v.of(SCALAR[half]), [x, w.i64(0)], self.vl, mangle=[x.vec.mangled, "i64"])
             src = half
         return x
+
+    def _to_int(self, x: Val, dst: DType, nearest: bool) -> Val:
+        """f32 to the integers dst has; it saturates, and NaN gives the largest."""
+        assert x.vec is not None
+        small, u = dst.bits < 32, "u" if dst.kind == "u" else ""
+        to = x.vec.of("i16" if small else "i32")
+        name = f"{'vfncvt' if small else 'vfcvt'}{'' if nearest else '.rtz'}.x{u}.f.{'w' if small else 'v'}"
+        n = self.w.rvv(name, to, [x], self.vl, frm=nearest, mangle=[x.vec.mangled])
+        if dst.bits != 8:
+            return n
+        ints = Lanes(self.w, to, self.vl, self.has_exp, bool(u))
+        n = ints.rvv(ints.signed("vmin"), n, Val("i16", "255" if u else "127"))
+        return self.cast(n if u else ints.rvv("vmax", n, Val("i16", "-128")), DType.i16, dst)
 
     def _small_cast(self, x: Val, src: DType, dst: DType) -> Val:
         """To or from 8-bit floats and 4-bit integers, by way of f16, f32 and i8."""

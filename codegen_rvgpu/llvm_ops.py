@@ -21,6 +21,7 @@ PAGE = {"ctas": 0x20, "SRC": 0x40, "DST": 0x48, "ROWS": 0x50, "ROW_BYTES": 0x58,
         "FILL_ROWS": 0x70, "FILL_BYTES": 0x78, "INDEX": 0x80, "GO": 0x88, "WAIT": 0x90, "BAR": 0x100}
 ICMP = {"lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge", "eq": "eq", "ne": "ne"}
 FCMP = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
+ROUNDED = (DType.i8, DType.u8, DType.i16, DType.i32)  # what a float is rounded to by the conversion itself
 SWAP = {"gt": "lt", "ge": "le", "lt": "gt", "le": "ge", "eq": "eq", "ne": "ne"}
 
 
@@ -651,7 +652,10 @@ class _Emit:
     def op_vt_cast(self, op: Op) -> Val:
         src, dst = op.operands[0].type, op.results[0].type
         assert isinstance(src, VecType) and isinstance(dst, VecType)
-        return self.lanes(op).cast(self.val(op.operands[0]), src.dtype, dst.dtype)
+        x = op.operands[0]
+        if x.op is not None and x.op.name == "vt.round" and src.dtype is DType.f32 and dst.dtype in ROUNDED:
+            return self.lanes(op).cast(self.val(x.op.operands[0]), src.dtype, dst.dtype, nearest=True)  # one conversion does both
+        return self.lanes(op).cast(self.val(x), src.dtype, dst.dtype)
 
     def op_vt_nibble(self, op: Op) -> Val:
         lanes, x = self.lanes(op), self.val(op.operands[0])

@@ -12,14 +12,14 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from rvgpu.ir.core import Func, Value
+from rvgpu.ir.core import Func, Op, Value
 from rvgpu.ir.tile_build import K, KFunc
 from rvgpu.ir.types import DType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import INDEXED
 from rvgpu.passes.kernel import REDUCE_OP, State, ceil_div, clamp, decode, frame, identity, results
 from rvgpu.passes.row_plan import Columns, columns
-from rvgpu.passes.rows import Axis, Emitter, Staged, Sub
+from rvgpu.passes.rows import Axis, Emitter, Rows, Staged, Sub
 from rvgpu.passes.stage import ALIGN
 from rvgpu.passes.sweep import Binds, Out, Sweep, anchor_binds, finish_binds, state_bodies, total_binds
 
@@ -37,16 +37,19 @@ class _Fetched:
     """An input's blocks: buffer[stage][row][lane] per warp, with the place of the block at hand."""
 
     def __init__(self, k: K, em: Emitter, value: Value, plan: Columns, shape: tuple[int, int, int]) -> None:
-        self.k, self.em, self.plan = k, em, plan
+        self.k, self.em, self.plan, self.value = k, em, plan, value
         self.name, self.dims, self.dtype = em.tensors[value]
         stages, rows, lanes = shape
         with k.at(em.root):
             self.buffer = k.spm_alloc(self.dtype, [k.const(n) for n in shape], [k.const(rows * lanes), k.const(lanes), k.const(1)], name=self.name,
                                       size_bytes=stages * rows * lanes * self.dtype.bits // 8, per_warp=True)
-        em.staged[value] = Staged(self._at, whole=False)
+        self._use()
 
-    def copy(self, rows: Value, cols: Value, stage: Value) -> None:
-        """Starts the transfer of a block from the coordinates in scope on."""
+    def _use(self) -> None:
+        self.em.staged[self.value] = Staged(self._at, whole=False)
+
+    def copy(self, rows: Value, cols: Value, stage: Value, base: Value) -> None:
+        """Starts the transfer of a block from the coordinates in scope on, its first lane `base`."""
         k, zero = self.k, self.k.const(0)
         parts = [g for g, _, _ in self.em.groups(self.dims, ())]
         mem, _ = self.em.address(self.name, self.dims, self.dtype, (), 0)
@@ -67,6 +70,30 @@ class _Fetched:
         return self.k.mem_at(self.buffer, at), 2
 
 
+class _Gathered(_Fetched):
+    """The rows of a table that an index says, looked up by the transfer."""
+
+    def __init__(self, k: K, em: Emitter, take: Op, plan: Columns, shape: tuple[int, int, int]) -> None:
+        self.result, self.ids = take.result, em.tensors[take.operands[1]]
+        super().__init__(k, em, take.operands[0], plan, shape)
+
+    def _use(self) -> None:
+        pass  # the table is read here alone
+
+    def copy(self, rows: Value, cols: Value, stage: Value, base: Value) -> None:
+        k, zero, (name, dims, dtype) = self.k, self.k.const(0), self.ids
+        table = self.em.view(self.name, self.dims, self.dtype, (self.dims[:1], self.dims[1:]))
+        index, _ = self.em.address(name, dims, dtype, (), 0)
+        k.dma_load(k.mem_at(self.buffer, [stage, zero, zero]), k.mem_at(table, [zero, base]), rows, cols, rows, cols, src_axes=(0, 1),
+                   dst_axes=(1, 2), index=index)
+
+    def reads(self, at_once: int) -> Rows:
+        """The rows at the coordinates in scope."""
+        axis = self.em.lane_axis()
+        assert axis.vl is not None
+        return tuple(self.k.load(self._at(self.em, (), row)[0], axis.vl, axis=2, lanes=axis.lanes) for row in range(at_once))
+
+
 class _Columns:
     def __init__(self, func: Func, limits: Limits, plan: Columns) -> None:
         self.func, self.limits, self.plan, self.stream = func, limits, plan, plan.stream
@@ -79,7 +106,8 @@ class _Columns:
         self.resident = self.stream is None or len(self.waves) > 1 or any(plan.down in o[2].dims for o in self.outs)
         self.lanes, fetched, shape = self._shape()
         self.block = shape[1]
-        self.fetched = [_Fetched(k, em, v, plan, shape) for v in fetched]
+        self.gathered = [_Gathered(k, em, op, plan, shape) for op in (plan.gathers if shape[0] else ())]
+        self.fetched = [*(_Fetched(k, em, v, plan, shape) for v in fetched), *self.gathered]
         self.interleaved = max(1, AT_ONCE // self.lanes)
         self.length, self.width = em.extent(plan.down), em.product(plan.lanes)
         with k.at(em.root):
@@ -102,6 +130,7 @@ class _Columns:
         """(lanes, the inputs that are fetched, their stages, rows and lanes): the widest that fits."""
         plan, limits = self.plan, self.limits
         fits = [p.value for p in self.func.params if not p.keyword and self._fits(p.value)]
+        bits = sum(v.tensor.dtype.bits for v in [*fits, *(op.result for op in plan.gathers)])
         most = max(1, limits.bound(plan.down))
         whole = self.stream is not None and self.resident
         item = min(BLOCK, most) if self.stream is None else self.stream.part or most  # rows of a work item
@@ -110,10 +139,10 @@ class _Columns:
         while widest > least and (limits.product(plan.lanes) <= widest // 2 or self._items(item, widest) < limits.cores * limits.warps):
             widest //= 2
         lanes = [n for n in (widest, widest // 2, widest // 4) if n >= least]
+        room = limits.spm_bytes // limits.warps - ALIGN * len(self.func.params)
         shapes = ((stages, h, n) for h in ((high,) if whole else (high, high // 2, high // 4)) for stages in (2, 1) for n in lanes)
         for shape in shapes:
-            used = sum(-(-math.prod(shape) * v.tensor.dtype.bits // 8 // ALIGN) * ALIGN for v in fits)
-            if shape[1] and used * limits.warps <= limits.spm_bytes:
+            if shape[1] and math.prod(shape) * bits // 8 <= room:
                 return shape[2], fits, shape
         return widest, [], (0, BLOCK, 0)
 
@@ -125,7 +154,8 @@ class _Columns:
     def _fits(self, v: Value) -> bool:
         """Both dims, one of them innermost, and read nowhere but at its own place."""
         dims, down, lanes = v.tensor.dims, self.plan.down, self.plan.lanes
-        if down not in dims or lanes[-1] not in dims or v.tensor.dtype is DType.i4 or any(op.name in INDEXED for op in self.func.body.walk()):
+        moved = any(op.name in INDEXED and op not in self.plan.gathers for op in self.func.body.walk())
+        if down not in dims or lanes[-1] not in dims or v.tensor.dtype is DType.i4 or moved:
             return False
         return dims[-len(lanes):] == lanes or (len(lanes) == 1 and dims[-1] == down)
 
@@ -155,7 +185,7 @@ class _Columns:
         cols = k.idx("mul", self._cols(base), live)
         with self.em.scope([*axes, Axis((self.plan.down,), k.idx("add", first, i)), Axis(self.plan.lanes, base)]):
             for f in self.fetched:
-                f.copy(here, cols, stage)
+                f.copy(here, cols, stage, base)
 
     def _cols(self, base: Value) -> Value:
         return clamp(self.k, self.k.idx("sub", self.width, base), self.lanes)
@@ -246,7 +276,8 @@ class _Columns:
 
         def go(lo: Value, hi: Value, at_once: int, carried: list[Value]) -> list[Value]:
             def step(i: Value, carried: list[Value]) -> list[Value]:
-                with self.em.scope([Axis((self.plan.down,), i)], rows=at_once):
+                binds: Binds = {g.result: lambda g=g: g.reads(at_once) for g in self.gathered}  # type: ignore[misc]
+                with self.em.scope([Axis((self.plan.down,), i)], binds, at_once):
                     return body(at_once, carried)
 
             return k.for_(lo, hi, at_once, carried, step)

@@ -7,7 +7,7 @@ fetched by DMA, double buffered, each warp for itself; long rows go in parts (`l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from rvgpu.ir.core import Func, Value
@@ -20,7 +20,7 @@ from rvgpu.passes.kernel import ceil_div, clamp, decode, find_stream, frame, rej
 from rvgpu.passes.row_plan import lane_dim, together
 from rvgpu.passes.rows import Axis, Emitter
 from rvgpu.passes.shared import Shared, plan_shared
-from rvgpu.passes.short import MOST_LANES, Short, short_lanes
+from rvgpu.passes.short import plan_short
 from rvgpu.passes.sweep import StagedRows, Sweep, staged_bytes
 
 # stages of the inputs that are fetched, whether what rows share stands beside them (2: converted, 1: as it is) and what sweeps keep: the first
@@ -47,7 +47,7 @@ class _Vector:
         self.width = max(1, limits.bound(self.lane)) if self.lane is not None else 1
         self.keep: Keep | None = None
         self.flat = self._flat()
-        self.short = self._short()
+        self.short = plan_short(self.sweep, limits, self.lane, self.stream, self.outs, self.flat) if self.lane is not None else None
 
     # -- decisions
     def _row_dims(self) -> tuple[Dim, ...]:
@@ -59,13 +59,6 @@ class _Vector:
             if missing:
                 raise reject(f"results of one kernel must share their row dims; {t} lacks {missing[0]}", v)
         return rows
-
-    def _short(self) -> Short | None:
-        """How rows of this kernel's bucket go by where one register group holds any of them."""
-        lanes = short_lanes(self.limits, self.stream) if self.stream is not None else 0
-        if self.stream is None or not lanes or any(op.name == "concat" for op in self.func.body.walk()):
-            return None
-        return Short(self.sweep, self.stream, self.outs, lanes, max(1, MOST_LANES // lanes) if self.flat else 1)
 
     def _flat(self) -> bool:
         """Whether rows have one coordinate: one dim, or several that every tensor has side by side or not at all."""
@@ -130,23 +123,17 @@ class _Vector:
         def item(row0: Value, at_stage: Value) -> None:
             n = clamp(k, k.idx("sub", total, row0), per_item)
 
-            def rows(lo: Value | int, hi: Value, at_once: int) -> None:
-                def row(i: Value, _: list[Value]) -> Sequence[Value]:
-                    for s in stage:
-                        s.enter(at_stage, i)
-                    self._row(self._axes(k.idx("add", row0, i)), at_once)
-                    return []
+            def row(i: Value, at_once: int) -> Sequence[Value]:
+                for s in stage:
+                    s.enter(at_stage, i)
+                self._row(at_once)
+                return []
 
-                k.for_(lo, hi, at_once, [], row)
-
-            at_once = self.short.at_once if self.short is not None else 1
             with em.scope([self.short.axis()] if self.short is not None else []):
-                if at_once == 1:
-                    rows(0, n, 1)
-                    return
-                most = k.idx("mul", k.idx("div", n, at_once), at_once)
-                rows(0, most, at_once)
-                rows(most, n, 1)
+                if self.flat:
+                    self._flat_rows(row0, n, row)
+                else:
+                    self._runs(row0, n, row)
 
         def copy(w: Value, _i: Value, _stage: Value, wstage: Value) -> None:
             row0 = first_row(w)
@@ -170,19 +157,54 @@ class _Vector:
         k.work(count, body)
         return k.func
 
-    def _axes(self, row: Value) -> list[Axis]:
-        if self.flat and self.short is not None:
-            return [Axis(self.rows, row)]
-        at = decode(self.k, row, [self.em.extent(d) for d in self.rows]) if self.rows else []
-        return [Axis((d,), c) for d, c in zip(self.rows, at, strict=True)]
+    # -- the rows of an item
+    def _flat_rows(self, row0: Value, n: Value, row: Callable[[Value, int], Sequence[Value]]) -> None:
+        """row(number, rows at once) for each of n, with one coordinate in scope."""
+        k, at_once = self.k, self.short.at_once if self.short is not None else 1
 
-    def _row(self, axes: Sequence[Axis], at_once: int) -> None:
-        """A row, or some of them that are short."""
+        def go(lo: Value | int, hi: Value, at_once: int) -> None:
+            def step(i: Value, _: list[Value]) -> Sequence[Value]:
+                with self.em.scope([Axis(self.rows, k.idx("add", row0, i))], rows=at_once):
+                    return row(i, at_once)
+
+            k.for_(lo, hi, at_once, [], step)
+
+        most = k.idx("mul", k.idx("div", n, at_once), at_once)
+        go(0, most, at_once)
+        if at_once > 1:
+            go(most, n, 1)
+
+    def _runs(self, row0: Value, n: Value, row: Callable[[Value, int], Sequence[Value]]) -> None:
+        """The same with a coordinate for each row dim: runs along the last one, so that what does not vary with it is made once for a run."""
+        k, extents = self.k, [self.em.extent(d) for d in self.rows]
+        if not extents:
+            k.for_(0, n, 1, [], lambda i, _: row(i, 1))
+            return
+        inner = extents[-1]
+        before = k.idx("rem", row0, inner)  # rows of the first run that are not the item's
+        first, end = k.idx("div", row0, inner), k.idx("add", before, n)
+
+        def run(r: Value, _: list[Value]) -> Sequence[Value]:
+            behind = k.idx("mul", r, inner)
+            at = decode(k, k.idx("add", first, r), extents[:-1])
+            lo = k.idx("max", k.idx("sub", before, behind), 0)
+
+            def step(i: Value, _: list[Value]) -> Sequence[Value]:
+                with self.em.scope([Axis(self.rows[-1:], i)]):
+                    return row(k.idx("sub", k.idx("add", i, behind), before), 1)
+
+            with self.em.scope([Axis((d,), c) for d, c in zip(self.rows, at, strict=False)]):
+                k.for_(lo, k.idx("min", k.idx("sub", end, behind), inner), 1, [], step)
+            return []
+
+        k.for_(0, ceil_div(k, end, k.idx("max", inner, 1)), 1, [], run)
+
+    def _row(self, at_once: int) -> None:
+        """A row, or some of them that are short, at the coordinates in scope."""
         if self.short is not None:
-            self.short.emit(axes, at_once, self.keep)
+            self.short.emit(at_once, self.keep)
             return
         with ExitStack() as stack:
-            stack.enter_context(self.em.scope(axes))
             if self.stream is None or self.lane is None:
                 self.sweep.store(self.outs, self.lane)
                 return

@@ -37,6 +37,7 @@ class Columns:
     rows: tuple[Dim, ...]
     down: Dim
     lanes: tuple[Dim, ...]
+    gathers: tuple[Op, ...] = ()  # `take` ops that give a row of a stored table for each row
 
 
 def column_part(limits: Limits, once: bool) -> int:
@@ -81,10 +82,15 @@ def columns_in_parts(func: Func, limits: Limits) -> tuple[Columns, int] | None:
 
 
 def _turned(func: Func, inputs: Sequence[tuple[Dim, ...]]) -> Columns | None:
-    """The plan of elementwise math some of whose inputs have the result's dims in another order: their innermost dim is one of the two."""
+    """The plan of elementwise math some of whose inputs have the result's dims in another order (their innermost dim is one of the two), or that
+    looks up a table's rows."""
     dims = func.result_types[0].dims
-    if any(t.dims != dims for t in func.result_types) or len(dims) < 2 or any(op.name in INDEXED for op in func.body.walk()):
+    if any(t.dims != dims for t in func.result_types) or len(dims) < 2:
         return None
+    moves = [op for op in func.body.walk() if op.name in INDEXED]
+    if moves:
+        found = [op for op in gathers(func, dims[:-1], dims[-1]) if op.operands[1].tensor.dtype is DType.i32]
+        return Columns(None, dims[:-2], dims[-2], dims[-1:], tuple(found)) if len(found) == len(moves) else None
     lane = dims[-1]
     others = [x for x in inputs if len(x) > 1 and lane in x and x != dims]
     inner = {x[-1] for x in others} - {lane}

@@ -164,12 +164,48 @@ def test_rows_of_a_table_come_by_their_index(m, n):
     assert r.stats["check"]["passed"]
 
 
+def test_a_lookup_costs_its_bytes():
+    k = kernel("def embed(table: bf16[V, N], ids: i32[B, M]) -> bf16[B, M, N]:\n    return take(table, ids, along=V)")
+    rng = np.random.default_rng(2)
+    table, ids = rng.standard_normal((5000, 64)).astype(numpy_dtype(DType.bf16)), rng.integers(0, 5000, (4, 1024), np.int32)
+    r = k.compile("base").run(table, ids)
+    assert (r.out == table[ids]).all() and r.cycles <= 18_500
+
+
 SWIGLU = "def swiglu(g: bf16[M, N], u: bf16[M, N]) -> bf16[M, N]:\n    return silu(f32(g)) * u"
 CYCLES = [(SWIGLU, {"M": 64, "N": 14336}, 93_000), (TEXTS["soft"], {"M": 1, "N": 131072}, 23_000), (TEXTS["loss"], {"M": 1, "N": 128256}, 17_000),
           (TEXTS["soft"], {"M": 16, "N": 32768}, 72_000), (SOFTMAX.format("bf16"), {"M": 512, "N": 4096}, 134_000),
           (SOFTMAX.format("bf16"), {"M": 4096, "N": 64}, 23_000), (SOFTMAX.format("bf16"), {"M": 16384, "N": 32}, 53_000),
           (KEPT["layernorm"], {"M": 4096, "N": 64}, 35_500),
           (SOFTMAX.format("bf16"), {"M": 4096, "N": 128}, 35_500), (KEPT["layernorm"], {"M": 512, "N": 4096}, 270_000)]
+
+
+ROPE = "def rope(x: bf16[B, S, H, 2 * N], cos: f32[S, N], sin: f32[S, N]) -> bf16[B, S, H, 2 * N]:\n    x1, x2 = split(x, N)\n" \
+       "    return concat(x1 * cos - x2 * sin, x2 * cos + x1 * sin, over=N)"
+CYCLES += [(ROPE, {"B": 4, "S": 256, "H": 12, "N": 32}, 55_000),
+           ("def rowscale(x: bf16[M, N], s: f32[M]) -> bf16[M, N]:\n    return x * s", {"M": 16384, "N": 64}, 70_000),
+           ("def quant(x: bf16[M, N]) -> (i8[M, N], f32[M]):\n    h = f32(x)\n    s = amax(abs(h), over=N) / 127.0\n"
+            "    return i8(round(h / s)), s", {"M": 512, "N": 4096}, 166_000)]
+
+
+@pytest.mark.parametrize("b,s,h,n", [(1, 1, 1, 1), (3, 7, 5, 19), (2, 33, 1, 64), (1, 5, 40, 130)])
+def test_rows_in_runs(b, s, h, n):
+    """A row's coordinates go by in runs along the last row dim; short pieces of a concatenated row stand in one register group each."""
+    k = kernel(ROPE)
+    arrays, _ = inputs(k, {"B": b, "S": s, "H": h, "N": n})
+    whole = k.compile("base").run(*arrays, check=True, sanitize=True)
+    assert whole.stats["check"]["passed"]
+    assert outputs(k.compile("base", overrides={"gpu.cores": "1", "core.warps": "3"}).run(*arrays)) == outputs(whole)
+
+
+@pytest.mark.parametrize("dtype", ["i8", "u8", "i32"])
+def test_conversions_round_and_saturate(dtype):
+    """Towards zero, and to the nearest where the number was rounded first; NaN gives the largest."""
+    low, high = {"i8": (-128, 127), "u8": (0, 255), "i32": (-2**31, 2**31 - 1)}[dtype]
+    x = np.array([0, .5, 1.5, 2.5, -.5, -1.5, 126.5, 127.5, 254.5, 255.5, -128.5, 32767.5, 65535.5, 1e10, -1e10, np.inf, -np.inf, np.nan], np.float32)
+    for text, rounded in ((f"{dtype}(x)", np.trunc(x)), (f"{dtype}(round(x))", np.rint(x))):
+        got = kernel(f"def f(x: f32[N]) -> {dtype}[N]:\n    return {text}").compile("base").run(x).out
+        assert (got.astype(np.int64) == np.clip(np.nan_to_num(rounded.astype(np.float64), nan=high), low, high).astype(np.int64)).all()
 
 
 @pytest.mark.parametrize("text,dims,most", CYCLES)

@@ -95,6 +95,9 @@ class Lanes:
         if c.vec is None:
             c = self.splat(c)
         kind = a.vec.mangled if a.vec is not None else SHORT[a.type]
+        if name == "vfwmaccbf16":
+            assert b.vec is not None
+            kind = f"{kind}.{b.vec.mangled}" if a.vec is not None else kind
         return self.w.call(self.v, f"llvm.riscv.{name}.{self.v.mangled}.{kind}.i64", [c, a, b, Val("i64", "7"), self.vl, Val("i64", "3")])
 
     def compare(self, pred: str, a: Val, b: Val) -> Val:

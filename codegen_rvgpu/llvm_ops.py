@@ -657,6 +657,22 @@ class _Emit:
             return self.lanes(op).cast(self.val(x.op.operands[0]), src.dtype, dst.dtype, nearest=True)  # one conversion does both
         return self.lanes(op).cast(self.val(x), src.dtype, dst.dtype)
 
+    def op_vt_fma(self, op: Op) -> Val:
+        """Products of what was bf16 need no conversion."""
+        a, b, c, vl = op.operands
+        x, one = self._narrow(a), b.op is not None and b.op.name == "sconst" and b.op.attrs["value"] == 1
+        y = Val("bfloat", "1.0") if one else self._narrow(b)
+        acc = self.val(c)
+        if x is None or y is None or acc.vec is None:
+            return self.lanes(op).apply("fma", [self.val(v) for v in (a, b, c)])
+        return self.lanes(op).fma(y, x, acc, "vfwmaccbf16")
+
+    def _narrow(self, x: Value) -> Val | None:
+        """The bf16 lanes that x was made f32 from."""
+        wide = x.op is not None and x.op.name == "vt.cast" and isinstance(x.type, VecType) and x.type.dtype is DType.f32
+        y = self.env.get(x.op.operands[0]) if wide and x.op is not None else None
+        return y if isinstance(y, Val) and y.vec is not None and y.vec.elem == "bfloat" else None
+
     def op_vt_nibble(self, op: Op) -> Val:
         lanes, x = self.lanes(op), self.val(op.operands[0])
         four = self.w.i64(4)

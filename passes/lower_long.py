@@ -51,6 +51,8 @@ class _Parted:
         with k.at(em.root):
             self.zero, self.warp = k.const(0), k.special("warp")
             self.parts = ceil_div(k, self.length, self.size)
+        self.sweep.across = 2 * self.sweep.chunk
+        em.splats = self._staged() * limits.warps <= limits.spm_bytes * 3 // 4
         self.stage = [StagedRows(k, em, v, 1, self.size, whole=False) for v in self.fetched]
         gathered = [GatheredRows(k, em, op, self.size, self.total) for op in self.gathers]
         self.sweep.readers += gathered
@@ -58,6 +60,11 @@ class _Parted:
 
     def _size(self) -> int:
         return part_positions(self.limits)
+
+    def _staged(self) -> int:
+        """Scratchpad that each warp's parts take."""
+        values = [*self.fetched, *(op.result for op in self.gathers)]
+        return sum(staged_bytes(v.tensor.dtype, 1, self.size, 2) for v in values)
 
     def span(self, p: Value) -> Span:
         first = self.k.idx("mul", p, self.size)
@@ -78,9 +85,8 @@ class _Parted:
 
     def keep(self, func: Func, stream: Stream) -> Keep | None:
         """What the waves of a part leave for later ones, where a warp has room."""
-        staged = sum(staged_bytes(v.tensor.dtype, 1, self.size, 2) for v in self.fetched)
         keep = plan_keep(self.k, self.em, func, stream, [[v for s in wave for v in s.body.yielded] for wave in stream.waves()])
-        if keep is None or (staged + keep.bytes(self.size)) * self.limits.warps > self.limits.spm_bytes * 3 // 4:
+        if keep is None or (self._staged() + keep.bytes(self.size)) * self.limits.warps > self.limits.spm_bytes * 3 // 4:
             return None
         keep.allocate(self.size)
         return keep

@@ -92,6 +92,8 @@ class Emitter:
         self.alias: dict[Value, Value] = {}
         self.staged: dict[Value, Staged] = {}
         self.fused = False  # whether x * y + z is one rounding here
+        self.splats = False  # whether bf16 lanes less a scalar are x * 1 + what a splat in scratchpad holds: one operation with the conversion
+        self._splat: dict[tuple[Scope, Value], Value] = {}
         self.scopes: list[Scope] = [Scope(k.block)]
         self._extents: dict[Dim, Value] = {}
         self._views: dict[tuple[str, tuple[tuple[Dim, ...], ...]], Value] = {}
@@ -507,6 +509,8 @@ class Emitter:
             return self.add(xs[0], xs[1], vl)
         if name == "sub" and isinstance(xs[1].type, VecType) and (product := self._product(xs[0])):
             return k.vt("fms", *product, xs[1], vl=vl)
+        if name == "sub" and self.splats and isinstance(xs[1].type, ScalarType) and _widened(xs[0]):
+            return k.vt("fma", xs[0], k.sconst(1.0, DType.f32), self._less(xs[1], axis), vl=vl)
         return k.vt(name, *xs, vl=vl, **keep)
 
     def add(self, x: Value, y: Value, vl: Value) -> Value:
@@ -515,6 +519,20 @@ class Emitter:
             if isinstance(b.type, VecType) and (product := self._product(a)):
                 return self.k.vt("fma", *product, b, vl=vl)
         return self.k.vt("add", x, y, vl=vl)
+
+    def _less(self, x: Value, axis: Axis) -> Value:
+        """-x in every lane, read from scratchpad, where it was stored outside the loop over lanes."""
+        k = self.k
+        home = self.scopes[next(n for n, s in enumerate(self.scopes) if axis in s.axes) - 1]
+        if (home, x) not in self._splat:
+            with k.at(self.root):
+                mem = k.spm_alloc(DType.f32, [k.const(axis.lanes)], [k.const(1)], name="splat", size_bytes=axis.lanes * 4, per_warp=True)
+            with k.at(home.block):
+                lanes = k.const(axis.lanes)
+                k.store(mem, k.bcast(k.s("neg", x), lanes, axis.lanes), lanes, axis=0)
+            self._splat[home, x] = mem
+        assert axis.vl is not None
+        return k.load(self._splat[home, x], axis.vl, axis=0, lanes=axis.lanes)
 
     def _product(self, x: Value) -> list[Value]:
         t = x.type
@@ -526,6 +544,11 @@ def _dim(op: Op, name: str) -> Dim:
     d = op.attrs[name]
     assert isinstance(d, Dim)
     return d
+
+
+def _widened(x: Value) -> bool:
+    """Lanes of f32 that were bf16."""
+    return x.op is not None and x.op.name == "vt.cast" and _dtype(x) is DType.f32 and _dtype(x.op.operands[0]) is DType.bf16
 
 
 def _dtype(x: Value) -> DType:

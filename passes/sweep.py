@@ -101,6 +101,7 @@ class Sweep:
     def __init__(self, k: K, em: Emitter, limits: Limits) -> None:
         self.k, self.em = k, em
         self.chunk = max(1, limits.vlen // 8)  # lanes: LMUL 4 of f32, a function of VLEN only
+        self.across = self.chunk  # lanes of a sweep that stores: changes cycles only
         self.readers: list[Reader] = []
         em.fused = True
 
@@ -142,7 +143,7 @@ class Sweep:
         end = k.idx("add", span.first, full)
 
         def chunk(base: Value, vl: Value, parts: list[Value]) -> list[Value]:
-            with self._lanes(dim, n, span, base, vl, keep):
+            with self._lanes(dim, n, span, base, vl, keep, self.chunk):
                 out = []
                 for state, part in zip(wave, parts, strict=True):
                     x = state_body(em, state)
@@ -160,12 +161,12 @@ class Sweep:
         rest = k.idx("sub", span.size, full)
         return k.if_(k.cmp("gt", rest, 0), lambda: chunk(end, rest, parts), lambda: parts)
 
-    def _lanes(self, dim: Dim, n: int, span: Span, base: Value, vl: Value, keep: Keep | None) -> AbstractContextManager[object]:
+    def _lanes(self, dim: Dim, n: int, span: Span, base: Value, vl: Value, keep: Keep | None, lanes: int) -> AbstractContextManager[object]:
         """The scope of a chunk of sweep n."""
-        reads = keep.reads(n, self.k.idx("sub", base, span.first), vl, self.chunk) if keep is not None else {}
+        reads = keep.reads(n, self.k.idx("sub", base, span.first), vl, lanes) if keep is not None else {}
         for r in self.readers:
-            reads |= r.reads(base, vl, self.chunk)
-        return self.em.scope([Axis((dim,), base, vl, self.chunk)], reads)
+            reads |= r.reads(base, vl, lanes)
+        return self.em.scope([Axis((dim,), base, vl, lanes)], reads)
 
     # -- stores
     def store(self, outs: Sequence[Out], lane: Dim | None, span: Span | None = None, keep: Keep | None = None) -> None:
@@ -182,7 +183,7 @@ class Sweep:
             groups.setdefault((lanes.dim, tuple(s for _, s in lanes.pieces)), []).append((o, lanes))
         for (dim, _), group in groups.items():
             def chunk(base: Value, vl: Value, dim: Dim = dim, group: list[tuple[Out, Lanes]] = group) -> None:
-                with self._lanes(dim, keep.last if keep is not None else 0, span or self.whole(dim), base, vl, keep):
+                with self._lanes(dim, keep.last if keep is not None else 0, span or self.whole(dim), base, vl, keep, self.across):
                     for o, lanes in group:
                         for _, sub in lanes.pieces:
                             self.store_lanes(o, sub, vl)
@@ -210,10 +211,10 @@ class Sweep:
         end = k.idx("add", span.first, span.size)
 
         def step(c: Value, _: list[Value]) -> Sequence[Value]:
-            body(c, k.idx("min", k.idx("sub", end, c), self.chunk))
+            body(c, k.idx("min", k.idx("sub", end, c), self.across))
             return []
 
-        k.for_(span.first, end, self.chunk, [], step)
+        k.for_(span.first, end, self.across, [], step)
 
     def pieces(self, lane: Dim, v: Value) -> Lanes:
         """The lane dim of a result, looking through elementwise ops for a concat along it."""

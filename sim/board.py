@@ -137,9 +137,8 @@ class Board(Device):
         warps = self.machine.core.warps
         for n, c in enumerate(self.cores):
             c.nwarps = c.live = min(warps, self.harts - n * warps)
-            c.line[:] = [*range(1, c.nwarps), 0, *range(c.nwarps, len(c.line))]
             c.plans = ctypes.addressof(program.plans) + n * len(program.records) * PLAN_BYTES
-            c.ready[:] = [-1] * len(c.ready)
+            c.ready[:c.nwarps] = [-1] * c.nwarps
             c.stale = 1
             for w in self.warps[n * warps:n * warps + c.nwarps]:
                 w.state, w.pc, w.x[10], w.priv, w.mstatus = RUN, entry >> 1, w.hart, MACHINE, FS | VS | MPP
@@ -187,7 +186,7 @@ class Board(Device):
         program.forget_plans()
         self._delay(self.warps[g.rewritten - 2], len(new))  # (what the host does is paid for in cycles, so a limit of cycles holds)
         for c in self.cores:
-            c.ready[:] = [-1] * len(c.ready)
+            c.ready[:c.nwarps] = [-1] * c.nwarps
             c.stale = 1
         g.rewritten = 0
 

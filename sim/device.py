@@ -29,6 +29,7 @@ from rvgpu.sim.reference import Reference
 from rvgpu.sim.state import (
     AT_BARRIER,
     CAUSES,
+    CORE_BYTES,
     F_ALIGN,
     F_ARRIVALS,
     F_BARRIER,
@@ -43,7 +44,6 @@ from rvgpu.sim.state import (
     F_TRAP,
     F_VSTART,
     F_VTYPE,
-    HOST_LINE,
     MM_WAITING,
     PLAN_BYTES,
     R_DEADLOCK,
@@ -56,6 +56,7 @@ from rvgpu.sim.state import (
     Queue,
     Rec,
     Warp,
+    aligned,
 )
 from rvgpu.sim.trace import Trace, buffer
 from rvgpu.sim.turns import NEVER
@@ -79,13 +80,6 @@ def _host_threads() -> int:
     if asked and asked not in [str(n + 1) for n in range(THREADS)]:
         raise RvgpuError("E507", f"RVGPU_THREADS={asked}: 1 or {THREADS} needed", exit_code=EXIT_USAGE)
     return int(asked) if asked else min(THREADS, len(os.sched_getaffinity(0)))
-
-
-def aligned(n: int) -> Any:
-    """n zero bytes that begin with a line of the host's cache: a vector of 64 bytes that is aligned in them lies in one."""
-    raw = np.zeros(n + HOST_LINE, np.uint8)
-    at = -int(raw.ctypes.data) % HOST_LINE
-    return raw[at:at + n]
 
 
 class SimFault(RvgpuError):
@@ -228,14 +222,15 @@ class Device:
                 raise RvgpuError("E507", f"{what}: {value} is less than 2")
         g = Gpu()
         te = m.matrix.te
-        self.cores = (Core * m.gpu.cores)()
+        self.cores = (Core * m.gpu.cores).from_buffer(aligned(m.gpu.cores * CORE_BYTES))
         warps = m.gpu.cores * m.core.warps
         self.warps = (Warp * warps).from_buffer(aligned(warps * WARP_BYTES))
         l1_sets, l2_sets = m.l1.size_bytes // (64 * m.l1.ways), m.l2.size_bytes // (64 * m.l2.ways)
         for n, c in enumerate(self.cores):
             c.warps = ctypes.addressof(self.warps) + n * m.core.warps * WARP_BYTES
             c.core, c.spm_size = n, m.scratchpad.size_bytes
-            c.line[:] = [*range(1, m.core.warps), 0, *range(m.core.warps, len(c.line))]  # warp 0 counts as the last that issued
+            c.order[:] = [33 * i for i in range(len(c.order))]  # warp 0 counts as the last that issued
+            c.ready[:] = [NEVER] * len(c.ready)
             c.spm = self._array(m.scratchpad.size_bytes)
             c.l1 = self._cache(l1_sets)
         for n, w in enumerate(self.warps):
@@ -281,7 +276,8 @@ class Device:
         for at, data in image.pieces():
             self.write(at, bytes(data))
         records = self.decoded(image, code, starts)
-        return Program(image, records, (Plan * (len(records) * len(self.cores)))(), read_lines(image.debug), self.memory, self.base)
+        plans = (Plan * (len(records) * len(self.cores))).from_buffer(aligned(len(records) * len(self.cores) * PLAN_BYTES))
+        return Program(image, records, plans, read_lines(image.debug), self.memory, self.base)
 
     def decoded(self, image: Image, code: Sequence[tuple[int, int, bool]], starts: Collection[int]) -> ctypes.Array[Rec]:
         """The records of what stands in memory as the image's text, with their handlers."""
@@ -366,7 +362,7 @@ class Device:
         for n, c in enumerate(self.cores):
             c.nwarps, c.live = m.core.warps, 0
             c.plans = ctypes.addressof(program.plans) + n * len(program.records) * PLAN_BYTES
-            c.slot[:] = [max(start, at) for at in c.slot]
+            c.room[:] = [max(start, at) for at in c.room]
             self.engine.call("start_cta", c, g, start, mode=self.mode)
             c.time = start + m.gpu.cta_dispatch_cycles if c.live else NEVER
         g.start = g.end = start

@@ -11,8 +11,8 @@ from rvgpu.sim.translate import apart, ptr
 # what an instruction costs its unit
 COST_ONE, COST_CLASS, COST_EXP, COST_MM, COST_TILE = range(5)
 U_NONE, U_VALU, U_EXP, U_LSU, U_MATRIX, U_TILE = range(6)
-# how an instruction goes through the issue loop: `other` is config, csr, atomics, jumps, traps
-K_ALU, K_LANES, K_MULTIPLY, K_MEMORY, K_CONFIG, K_OTHER = range(6)
+# how an instruction goes through the issue loop: `jump` is branches too, `other` is jumps to registers, csr, atomics, traps
+K_ALU, K_LANES, K_MULTIPLY, K_MEMORY, K_CONFIG, K_OTHER, K_JUMP = range(7)
 M_NONE, M_LOAD, M_STORE, M_VLOAD, M_VSTORE = range(5)
 
 

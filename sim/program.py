@@ -14,7 +14,7 @@ from rvgpu.isa.operands import ONE, TILE_OF_MM, operands
 from rvgpu.isa.rows import FORMATS, Row
 from rvgpu.sim import plan
 from rvgpu.sim.occupancy import REDUCTIONS
-from rvgpu.sim.state import CAUSE, FS_OFF, TILE, VS_OFF, Rec
+from rvgpu.sim.state import CAUSE, FS_OFF, REC_BYTES, TILE, VS_OFF, Rec, aligned
 
 NONE, V0 = 255, 64  # on the scoreboard
 
@@ -140,7 +140,7 @@ def predecode(text: bytes, base: int, machine: Machine, code: Sequence[tuple[int
     take theirs). `code` says which addresses are code and may be written (nothing: all are, none may); an instruction starts at each of `starts`,
     whatever stands before it."""
     n = len(text) // 2
-    recs = (Rec * (n + 1))()
+    recs = (Rec * (n + 1)).from_buffer(aligned((n + 1) * REC_BYTES))
     wanted: Wanted = {}
     cache: dict[int, Decoded | None] = {}
     found: dict[int, Decoded] = {}
@@ -204,6 +204,7 @@ def _element_widths(found: dict[int, Decoded]) -> dict[int, int]:
     return reach
 
 
+JUMPS = ("jal", "branch")
 TRAPPING = ("exception", "wfi", "fence", "fence_i")  # scalar instructions beside these always finish
 
 
@@ -216,7 +217,9 @@ def _kind(row: Row, timing: Timing, last: bool) -> int:
         return plan.K_MEMORY
     if timing.unit:
         return plan.K_LANES
-    return plan.K_OTHER if last or row.cls in ("jump", "branch", "csr", "amo") or row.kind in TRAPPING else plan.K_ALU
+    if row.kind in JUMPS:
+        return plan.K_JUMP
+    return plan.K_OTHER if last or row.cls in ("jump", "csr", "amo") or row.kind in TRAPPING else plan.K_ALU
 
 
 def _of_matrix_unit(row: Row) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rvgpu.isa.prims import imax, ld64, lshr, wrap
 from rvgpu.isa.prims_host import at_least, fill, later, most, most_of
+from rvgpu.isa.prims_turns import claim
 from rvgpu.sim.memory import l1_load, l1_store, l2_through
 from rvgpu.sim.plan import M_LOAD, M_STORE, M_VLOAD, M_VSTORE
 from rvgpu.sim.state import CAUSE, NOTHING, NOWHERE, TILE, Core, Gpu, Plan, Rec, Warp
@@ -26,7 +27,7 @@ def operands(w: Warp, r: Rec, p: Plan) -> int:
     wait for the last one's result."""
     t = imax(w.earliest, imax(w.first[p.x0], w.first[p.x1]))
     if p.side == 0:
-        return imax(imax(t, w.first[p.base[0]]), w.first[p.after] + r.after)
+        return imax(t, scalar_operands(w, r, p))
     if r.tile != 0:
         t = imax(t, w.last[tile_of(w, r)] + 1)
     n = p.form
@@ -44,6 +45,11 @@ def operands(w: Warp, r: Rec, p: Plan) -> int:
     if p.after != NOTHING:
         t = imax(t, most(address(w.first) + 8 * p.after, p.dstspan) + r.after)
     return imax(t, most(address(w.read) + 8 * p.dst, p.dstspan) + 1)
+
+
+def scalar_operands(w: Warp, r: Rec, p: Plan) -> int:
+    """The same of an instruction of the scalar slot, whenever its warp may issue."""
+    return imax(imax(imax(w.first[p.x0], w.first[p.x1]), w.first[p.base[0]]), w.first[p.after] + r.after)
 
 
 def groups_ready(w: Warp, r: Rec, p: Plan, n: int) -> int:
@@ -78,8 +84,9 @@ def blame(w: Warp, r: Rec, p: Plan, t: int) -> int:
     return C_UNIT
 
 
-def occupy(c: Core, unit: int, g: Gpu, start: int, cost: int) -> int:
-    """A unit takes work in order, and has room for `queue` instructions beside what it runs."""
+def occupy(c: Core, unit: int, g: Gpu, e: int, start: int, cost: int) -> int:
+    """A unit takes work in order, and has room for `queue` instructions beside what it runs. All units take it from the vector slot, which is
+    taken at cycle e."""
     c.last_start = start
     c.last_cost = cost
     c.free[unit] = start + cost
@@ -87,14 +94,15 @@ def occupy(c: Core, unit: int, g: Gpu, start: int, cost: int) -> int:
     n = c.taken[unit]
     c.taken[unit] = n + 1
     c.starts[4 * unit + (n & 3)] = start
-    c.room[unit] = c.starts[4 * unit + ((n + 1 - g.queue) & 3)]
+    c.slot = e + 1
+    claim(address(c.room) + 8, unit - 1, imax(e + 1, c.starts[4 * unit + ((n + 1 - g.queue) & 3)]), e + 1)
     return 0
 
 
-def retire(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, start: int, cost: int, first: int, last: int, cause: int) -> int:
+def retire(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, e: int, start: int, cost: int, first: int, last: int, cause: int) -> int:
     """What an instruction of a unit leaves on the scoreboard. Its first element is there after its class's latency (that of a reduction
     `reduction_passes` x (occupancy - 1) later still), its last occupancy - 1 later, and no earlier than its sources' last ones and its latency."""
-    occupy(c, p.unit, g, start, cost)
+    occupy(c, p.unit, g, e, start, cost)
     if r.tile != 0:
         tile = tile_of(w, r)
         w.read[tile] = imax(w.read[tile], start)
@@ -137,9 +145,10 @@ def groups_retire(w: Warp, r: Rec, p: Plan, n: int, start: int, first: int, last
     return 0
 
 
-def multiplied(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, start: int) -> int:
+def multiplied(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, e: int) -> int:
     """Multiplies on one tile follow back to back; others wait for the result."""
-    occupy(c, p.unit, g, start, p.cycles)
+    start = imax(e, c.free[p.unit])
+    occupy(c, p.unit, g, e, start, p.cycles)
     for k in range(p.groups):
         at_least(address(w.read) + 8 * p.base[k], p.length[k], start)
     w.last[p.dst] = start + p.cycles - 1 + g.mm_latency
@@ -187,8 +196,9 @@ def memory_time(c: Core, w: Warp, r: Rec, g: Gpu, t: int) -> int:
 
 
 @apart
-def moved(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, start: int) -> int:
+def moved(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, e: int) -> int:
     """What a load or store leaves: data of scratchpad come in order of their beats, of DRAM space all at once."""
+    start = imax(e, c.free[p.unit])
     done = memory_time(c, w, r, g, start)
     cost = imax(w.mem_count, p.cycles)
     first = start + r.latency
@@ -205,7 +215,7 @@ def moved(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, start: int) -> int:
             first = start + g.l1_hit
         last = imax(first + cost - 1, done)
     if p.side != 0:
-        return retire(c, w, r, p, g, start, cost, first, last, cause)
+        return retire(c, w, r, p, g, e, start, cost, first, last, cause)
     c.last_cost = cost
     return scalar_result(w, p, first, cause)
 

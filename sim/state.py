@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+import numpy as np
+
 U8, U32, U64, I64 = ctypes.c_uint8, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
 TRACE_WORDS = 9  # of a trace event: pc, core, warp, operands ready, what they waited for, issue, unit, start, end
 REGS = 120  # scoreboard: x 0-31, f 32-63, v 64-95, tiles 96-99; where what has no destination writes to, and what nothing is written to
@@ -35,10 +37,10 @@ class Rec(ctypes.Structure):
 
     _fields_ = [("pc", U64), ("imm", I64), ("latency", U32), ("after", ctypes.c_int32),
                 *((name, U8) for name in ("size", "rd", "rs1", "rs2", "rs3", "vm", "valid", "vector", "unit", "cost", "cause", "chain", "nsrc")),
-                ("src", U8 * 5), ("srckind", U8 * 5),
+                ("src", U8 * 5),
                 *((name, U8) for name in ("dst", "dstkind", "config", "mem", "needs_vtype", "arg", "kind", "cls", "counts", "fields", "overlap",
                                            "eew", "whole", "longest", "passes", "rm", "through", "tile", "subset")),
-                ("handler", U64 * 4), ("needs", I64), ("writable", I64)]
+                ("srckind", U8 * 5), ("handler", U64 * 4), ("needs", I64), ("writable", I64), ("to_two_lines", I64)]
 
 
 class Plan(ctypes.Structure):
@@ -50,6 +52,13 @@ class Plan(ctypes.Structure):
     _fields_ = [("shape", I64), ("entry", U64), ("count", I64), ("free", I64), ("cycles", U32), ("span", U8 * 5),
                 *((name, U8) for name in ("dstspan", "fault", "kind", "unit", "side", "chain", "halves", "groups", "waits", "form", "x0", "x1")),
                 ("base", U8 * 4), ("length", U8 * 4), ("dst", U8), ("after", U8)]
+
+
+def aligned(n: int) -> Any:
+    """n zero bytes that begin with a line of the host's cache: a vector of 64 bytes that is aligned in them lies in one."""
+    raw = np.zeros(n + HOST_LINE, np.uint8)
+    at = -int(raw.ctypes.data) % HOST_LINE
+    return raw[at:at + n]
 
 
 def to_line(*fields: tuple[str, Any]) -> list[tuple[str, Any]]:
@@ -82,20 +91,23 @@ class Warp(ctypes.Structure):
 
 
 class Core(ctypes.Structure):
-    _fields_ = [("warps", U64), ("nwarps", I64), ("plans", U64), ("spm", U64), ("spm_size", I64), ("free", I64 * UNITS),
-                ("starts", I64 * (UNITS * 4)), ("busy", I64 * UNITS), ("stall", I64 * 16), ("accounted", I64), ("time", I64), ("live", I64),
-                ("bar_count", I64 * 16), ("bar_need", I64 * 16), ("bar_time", I64 * 16), ("dma_ring", I64 * 64), ("dma_n", I64),
-                ("dma_free", I64), ("dma_busy", I64), ("l1", U64), ("mshr", I64 * 64), ("mshr_n", I64),
-                ("l1_misses", I64),
-                ("core", I64), ("last_start", I64), ("last_cost", I64),
-                # per warp: when the operands of its next instruction are there (-1: not known yet), and its unit; when the scalar and the
-                # vector slot are free; per unit: when its queue has room, when the first other warp that wants it is ready (of the vector
-                # units: `vector_rival`; `stale`: not known), how often it took work; the warps, longest without issue first
-                ("ready", I64 * 32), ("ready_unit", I64 * 32), ("slot", I64 * 2), ("room", I64 * UNITS), ("rival", I64 * UNITS),
-                ("vector_rival", I64), ("stale", I64),
-                ("taken", I64 * UNITS), ("line", I64 * 32), ("turn", I64),
-                # the turn (sim/rounds.py) that this core has, when it still has to wait for the turns before it; the warp that faulted
-                ("must", I64), ("fault_warp", I64), ("until", I64)]
+    """In front, in lines of the host's cache, is what the choice of a warp looks at. Per warp: when the operands of its next instruction are there
+    (-1: not known yet; NEVER: it does not run), the unit that it wants, and its place in turns (turns.py). Per unit, and in front for the scalar
+    slot: when it takes an instruction, as far as slots and queues go."""
+
+    _fields_ = to_line(
+        ("ready", I64 * 32), ("ready_unit", I64 * 32), ("order", I64 * 32), ("before_room", I64 * 7), ("room", I64 * 9),
+        ("warps", U64), ("nwarps", I64), ("plans", U64), ("spm", U64), ("spm_size", I64), ("free", I64 * UNITS),
+        ("starts", I64 * (UNITS * 4)), ("busy", I64 * UNITS), ("stall", I64 * 16), ("accounted", I64), ("time", I64), ("live", I64),
+        ("bar_count", I64 * 16), ("bar_need", I64 * 16), ("bar_time", I64 * 16), ("dma_ring", I64 * 64), ("dma_n", I64),
+        ("dma_free", I64), ("dma_busy", I64), ("l1", U64), ("mshr", I64 * 64), ("mshr_n", I64),
+        ("l1_misses", I64),
+        ("core", I64), ("last_start", I64), ("last_cost", I64),
+        # whether a warp's `ready` is not known; when the vector slot is free; per slot, when the first of the warps that were not chosen can
+        # issue; how often each unit took work; the warp whose turn it is without timing
+        ("stale", I64), ("slot", I64), ("rivals", I64 * 2), ("taken", I64 * UNITS), ("turn", I64),
+        # the turn (sim/rounds.py) that this core has, when it still has to wait for the turns before it; the warp that faulted
+        ("must", I64), ("fault_warp", I64), ("until", I64))
 
 
 class Gpu(ctypes.Structure):
@@ -131,4 +143,6 @@ class Queue(ctypes.Structure):
 
 
 WARP_BYTES, CORE_BYTES, REC_BYTES, PLAN_BYTES = ctypes.sizeof(Warp), ctypes.sizeof(Core), ctypes.sizeof(Rec), ctypes.sizeof(Plan)
+PLAN_SHIFT = PLAN_BYTES.bit_length() - 1
+assert PLAN_BYTES == HOST_LINE and REC_BYTES == 2 * HOST_LINE
 STACK_BYTES = 32768

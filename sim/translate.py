@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rvgpu.isa import prims, prims_float, prims_host, prims_tile
+from rvgpu.isa import prims, prims_float, prims_host, prims_tile, prims_turns
 from rvgpu.isa.prims import PRIMS, Prim
 from rvgpu.isa.prims import apart as apart
 
@@ -38,7 +38,8 @@ FOLD: dict[Any, Callable[[int, int], int]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
     ast.BitAnd: operator.and_, ast.BitOr: operator.or_, ast.BitXor: operator.xor, ast.LShift: operator.lshift, ast.RShift: operator.rshift}
 ACCESS = re.compile(r"(%\S+ = )?(load|store|call) ")
-HOST = (prims.__name__, prims_float.__name__, prims_host.__name__, prims_tile.__name__)  # their functions have a body in LLVM of their own
+# modules whose functions have a body in LLVM of their own
+HOST = tuple(m.__name__ for m in (prims, prims_float, prims_host, prims_tile, prims_turns))
 COMPARES = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "slt", ast.LtE: "sle", ast.Gt: "sgt", ast.GtE: "sge"}
 
 

@@ -49,7 +49,6 @@ def trap(c: Core, w: Warp, r: Rec, g: Gpu, e: int, fault: int) -> int:
     what a taken branch does. `F_LATER`: the core's turn ends, the instruction is tried again when no other core is behind."""
     if fault == F_LATER:
         c.time = e
-        c.stale = 1
         return R_OK
     epc = g.text + 2 * w.pc
     if r.size == 0:  # the instruction before was the last: what comes behind it cannot be fetched
@@ -66,7 +65,6 @@ def trap(c: Core, w: Warp, r: Rec, g: Gpu, e: int, fault: int) -> int:
         w.pc += 2
         w.earliest = e + 1
         w.retired += 1
-        c.ready[w.warp] = -1
         return R_CALL
     cause = 2
     value = 0
@@ -84,7 +82,6 @@ def trap(c: Core, w: Warp, r: Rec, g: Gpu, e: int, fault: int) -> int:
     elif fault == F_JUMP:  # the jump is done: what cannot be fetched is its target
         if w.fault_addr == 0 and goes_to_zero(w, g):
             w.earliest = e + 1 + g.branch
-            c.ready[w.warp] = -1
             return GO_ON
         cause = 1
         epc = w.fault_addr
@@ -109,7 +106,6 @@ def trap(c: Core, w: Warp, r: Rec, g: Gpu, e: int, fault: int) -> int:
     w.priv = MACHINE
     w.pc = w.next
     w.earliest = e + 1 + g.branch
-    c.ready[w.warp] = -1
     return GO_ON
 
 

@@ -6,16 +6,17 @@ the lowest number.
 
 from __future__ import annotations
 
-from rvgpu.isa.prims import imax, imin, sel, zero
+from rvgpu.isa.prims import imax, imin, zero
+from rvgpu.isa.prims_turns import TAG_BITS, promote, soonest, soonest_of_8
 from rvgpu.sim.check import start_shadow
 from rvgpu.sim.handlers import reshape
 from rvgpu.sim.memory import catch_up
-from rvgpu.sim.plan import U_VALU, plan_of
+from rvgpu.sim.plan import plan_of
 from rvgpu.sim.scoreboard import operands
-from rvgpu.sim.state import CAUSE, DONE, R_LIMIT, R_OK, REC_BYTES, REGS, RUN, UNITS, WARP_BYTES, Core, Gpu, Plan, Rec, Warp
+from rvgpu.sim.state import CAUSE, DONE, R_LIMIT, R_OK, REC_BYTES, REGS, RUN, WARP_BYTES, Core, Gpu, Plan, Rec, Warp
 from rvgpu.sim.translate import address, apart, ptr
 
-NEVER = 1 << 60
+NEVER = 1 << 52
 C_DISPATCH = CAUSE["dispatch"]
 CHECKED = 0  # bound when loops of their own are made: checked mode
 
@@ -82,69 +83,36 @@ def find_ready(c: Core, n: int, g: Gpu) -> int:
     return 0
 
 
-def issue_time(c: Core, n: int) -> int:
-    """The earliest cycle for the next instruction of warp n, whose operands are known."""
-    u = c.ready_unit[n]
-    return imax(c.ready[n], imax(c.slot[sel(u, 1, 0)], c.room[u]))
-
-
-@apart
-def choose(c: Core, g: Gpu) -> int:
-    """The issue time of the warp that issues next, which stands at `turn` in `line`; notes per unit in `rival` when the first of the other warps
-    is ready."""
+def find_all(c: Core, g: Gpu) -> int:
     for n in range(c.nwarps):
         if c.ready[n] < 0:
             find_ready(c, n, g)
     c.stale = 0
-    end = c.nwarps - 1
-    best = NEVER
-    at = 0
-    for k in range(end):
-        e = issue_time(c, c.line[k])
-        at = sel(e < best, k, at)
-        best = imin(e, best)
-    last = issue_time(c, c.line[end])
-    at = sel(last <= best, end, at)
-    c.turn = at
-    for u in range(UNITS):
-        c.rival[u] = NEVER
-    c.vector_rival = NEVER
-    for k in range(end + 1):
-        if k != at:
-            n = c.line[k]
-            u = c.ready_unit[n]
-            c.rival[u] = imin(c.rival[u], c.ready[n])
-            if u != 0:
-                c.vector_rival = imin(c.vector_rival, c.ready[n])
-    return imin(best, last)
+    return 0
+
+
+@apart
+def choose(c: Core, g: Gpu) -> int:
+    """Which warp issues next, and when: time << TAG_BITS | its place in turns << 5 | its number. Leaves in `rivals` when the first of the
+    others could."""
+    if c.stale != 0:
+        find_all(c, g)
+    if c.nwarps <= 8:
+        return soonest_of_8(address(c.ready), address(c.ready_unit), address(c.order), address(c.room), address(c.rivals), c.nwarps)
+    return soonest(address(c.ready), address(c.ready_unit), address(c.order), address(c.room), address(c.rivals), c.nwarps)
 
 
 def others(c: Core) -> int:
-    """The earliest cycle for an instruction of another warp."""
-    if c.vector_rival == NEVER:
-        return imax(c.rival[0], c.slot[0])
-    t = NEVER
-    for u in range(U_VALU, UNITS):
-        t = imin(t, imax(c.rival[u], c.room[u]))
-    return imin(imax(t, c.slot[1]), imax(c.rival[0], c.slot[0]))
+    """A cycle before which no other warp can issue: slots are taken since the choice."""
+    return imin(imax(c.rivals[0], c.room[0]), imax(c.rivals[1], c.slot))
 
 
-def give_turn(c: Core) -> int:
-    """Moves the warp at `turn` to the end of `line`, which holds the warps in order of issue."""
-    n = c.line[c.turn]
-    for k in range(c.turn, c.nwarps - 1):
-        c.line[k] = c.line[k + 1]
-    c.line[c.nwarps - 1] = n
-    return n
-
-
-def take_back(c: Core) -> int:
-    """Undoes giving the turn to the first in line."""
-    n = c.line[c.nwarps - 1]
-    for k in range(1, c.nwarps):
-        c.line[c.nwarps - k] = c.line[c.nwarps - k - 1]
-    c.line[0] = n
-    return 0
+def give_turn(c: Core, key: int) -> int:
+    """The number of the chosen warp, which is the one that issued last from now on."""
+    tag = key & ((1 << TAG_BITS) - 1)
+    if tag > 31:
+        promote(address(c.order), tag, c.nwarps)
+    return tag & 31
 
 
 @apart
@@ -163,11 +131,10 @@ def finish(c: Core, w: Warp, g: Gpu, e: int) -> int:
     return 0
 
 
-def pause(c: Core, g: Gpu, e: int, limit: int) -> int:
-    """The next instruction issues after the core's turn; or after the last cycle of the run."""
-    c.stale = 1
+def pause(c: Core, n: int, e: int, limit: int) -> int:
+    """The next instruction, of warp n, issues after the core's turn; or after the last cycle of the run."""
     c.time = e
     if e > limit:
         return R_OK
-    c.fault_warp = c.line[c.turn]
+    c.fault_warp = n
     return R_LIMIT

@@ -17,11 +17,13 @@ from rvgpu.isa.prims import copy
 from rvgpu.isa.prims_float import mm_block, mm_pairs
 from rvgpu.isa.prims_host import at_least, fill, later, most, most_of, observe, prefetch, publish, turn_square, wait_for, way_of
 from rvgpu.isa.prims_tile import CALM, calm, least_half, most_half, pair_up, tile_block, tiles_begin, tiles_end
+from rvgpu.isa.prims_turns import TAG_BITS, claim, promote, put, soonest, soonest_of_8
 from rvgpu.sim.engine import Engine
 from rvgpu.sim.translate import Unit
 
 TESTED = {"most", "most_of", "fill", "at_least", "later", "way_of", "mm_block", "copy", "prefetch", "wait_for", "publish", "observe",
-          "turn_square", "pair_up", "least_half", "most_half", "calm", "tiles_begin", "tiles_end", "tile_block"}
+          "turn_square", "pair_up", "least_half", "most_half", "calm", "tiles_begin", "tiles_end", "tile_block",
+          "soonest", "soonest_of_8", "promote", "put", "claim"}
 Function = Callable[..., int]
 
 
@@ -94,11 +96,31 @@ def run_hand_over(p: int, x: int, idle: int) -> int:
     return observe(p)
 
 
+def run_soonest(ready: int, units: int, tags: int, room: int, rivals: int, n: int) -> int:
+    return soonest(ready, units, tags, room, rivals, n)
+
+
+def run_soonest_of_8(ready: int, units: int, tags: int, room: int, rivals: int, n: int) -> int:
+    return soonest_of_8(ready, units, tags, room, rivals, n)
+
+
+def run_promote(tags: int, mine: int, n: int) -> int:
+    return promote(tags, mine, n)
+
+
+def run_put(p: int, n: int, x: int) -> int:
+    return put(p, n, x)
+
+
+def run_claim(p: int, n: int, own: int, least: int) -> int:
+    return claim(p, n, own, least)
+
+
 @cache
 def compiled() -> dict[str, Any]:
     own, unit = Engine(), Unit()
     functions = [run_most, run_most_of, run_fill, run_at_least, run_later, run_way_of, run_mm_block, run_copy, run_prefetch, run_hand_over,
-                 run_turn_square, run_pair_up, run_calm]
+                 run_turn_square, run_pair_up, run_calm, run_soonest, run_soonest_of_8, run_promote, run_put, run_claim]
     if own.bound["AMX"]:
         functions.append(run_tile_block)
     for fn in functions:
@@ -228,3 +250,40 @@ def test_block_of_pairs(steps, pitch):
 def test_hand_over(x):
     idle = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
     assert both(run_hand_over, np.zeros(4, np.int64), (8,), (x, idle))[0] == x
+
+
+@given(data=st.data(), n=st.integers(1, 32))
+def test_choice_among_warps(data, n):
+    """The least key, and per slot the least time of the others; then the chosen warp has place 0 and the rest keep their order."""
+    time = st.integers(0, 9) | st.just(1 << 52)
+    ready = data.draw(st.lists(time, min_size=n, max_size=n)) + [1 << 52] * (32 - n)
+    units = data.draw(st.lists(st.integers(0, 5), min_size=32, max_size=32))
+    room = data.draw(st.lists(st.integers(0, 9), min_size=8, max_size=8))
+    lanes = n + 7 & -8
+    places = [*data.draw(st.permutations(range(lanes))), *range(lanes, 32)]
+    tags = [place << 5 | i for i, place in enumerate(places)]
+    start = np.array([*ready, *units, *tags, *room, 0, 0], np.int64)
+    key, after = both(run_soonest, start, (0, 256, 512, 768, 832), (n,))
+    if n <= 8:
+        assert both(run_soonest_of_8, start, (0, 256, 512, 768, 832), (n,))[0] == key
+    issue = [max(ready[i], room[units[i]]) for i in range(lanes)]
+    best = min(range(lanes), key=lambda i: (issue[i], places[i]))
+    assert key == issue[best] << TAG_BITS | tags[best]
+    for slot, got in enumerate(after[-2:]):
+        others = [issue[i] for i in range(lanes) if i != best and (units[i] > 0) == slot]
+        assert got == min(others, default=(1 << 63) - 1)
+    if places[best]:
+        _, moved = both(run_promote, after, (512,), (tags[best], n))
+        order = sorted(range(lanes), key=lambda i: places[i])
+        order.remove(best)
+        assert [int(t) for t in sorted(moved[64:64 + lanes])] == [place << 5 | i for place, i in enumerate([best, *order[1:], order[0]])]
+
+
+@given(times=TIMES, n=st.integers(0, 7), x=st.integers(0, 1 << 40), least=st.integers(0, 1 << 40))
+def test_one_of_eight(times, n, x, least):
+    want = times.copy()
+    want[8 + n] = x
+    assert (both(run_put, times, (0,), (8 + n, x))[1] == want).all()
+    want[8:16] = np.maximum(times[8:16], least)
+    want[8 + n] = x
+    assert (both(run_claim, times, (64,), (n, x, least))[1] == want).all()

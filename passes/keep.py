@@ -14,7 +14,8 @@ from rvgpu.ir.tile_build import K
 from rvgpu.ir.types import DType, VecType
 from rvgpu.passes.cascade import bottom_stripped
 from rvgpu.passes.kernel import Stream
-from rvgpu.passes.rows import Emitter, Rows
+from rvgpu.passes.places import Rows
+from rvgpu.passes.rows import Emitter
 from rvgpu.passes.stage import ALIGN
 
 Key = Hashable

@@ -14,7 +14,8 @@ from rvgpu.ir.numeric import neutral
 from rvgpu.ir.tile_build import K, KFunc, KTensor
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.context import Limits
-from rvgpu.passes.rows import Emitter, Rows
+from rvgpu.passes.places import Rows
+from rvgpu.passes.rows import Emitter
 
 IDENTITY = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
 REDUCE_OP = {"sum": "add", "max": "max", "min": "min"}

@@ -18,8 +18,9 @@ from rvgpu.ir.types import DType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import INDEXED
 from rvgpu.passes.kernel import REDUCE_OP, State, ceil_div, clamp, decode, frame, identity, results
+from rvgpu.passes.places import Axis, Rows, Sub
 from rvgpu.passes.row_plan import Columns, columns
-from rvgpu.passes.rows import Axis, Emitter, Rows, Staged, Sub
+from rvgpu.passes.rows import Emitter, Staged
 from rvgpu.passes.stage import ALIGN
 from rvgpu.passes.sweep import Binds, Out, Sweep, anchor_binds, finish_binds, state_bodies, total_binds
 

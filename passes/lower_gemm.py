@@ -12,7 +12,7 @@ from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import ceil_div, clamp, decode, reject
 from rvgpu.passes.lower_matrix import Lanes, Matrix, Share, Tiles, Where
 from rvgpu.passes.matrix_plan import Key, MatrixPlan
-from rvgpu.passes.rows import Axis
+from rvgpu.passes.places import Axis
 
 GRAIN = 16  # columns that matrix units take at once
 QUEUE = 8  # barriers from here on: team t waits at QUEUE + t - 1 for the one before it

@@ -14,7 +14,7 @@ from rvgpu.passes.kernel import ceil_div, clamp, identity
 from rvgpu.passes.lower_gemm import Gemm
 from rvgpu.passes.lower_matrix import Lanes, Tiles
 from rvgpu.passes.matrix_plan import MatrixPlan
-from rvgpu.passes.rows import Axis, Rows
+from rvgpu.passes.places import Axis, Rows
 
 Binds = dict[Value, Rows | Callable[[], Rows]]
 

@@ -18,8 +18,9 @@ from rvgpu.ir.types import DType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import Keep, plan_keep
 from rvgpu.passes.kernel import Stream, ceil_div, clamp, decode, find_stream, frame, identity, results
+from rvgpu.passes.places import Axis, Sub
 from rvgpu.passes.row_plan import gathers, long_rows, part_positions, plan_pieces, rows_beside
-from rvgpu.passes.rows import Axis, Emitter, Staged, Sub
+from rvgpu.passes.rows import Emitter, Staged
 from rvgpu.passes.split import in_parts
 from rvgpu.passes.sweep import GatheredRows, Out, Span, StagedRows, Sweep, staged_bytes
 

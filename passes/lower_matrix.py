@@ -20,7 +20,7 @@ from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import FLOOR, IDENTITY, ceil_div, clamp, decode, frame, reject
 from rvgpu.passes.matrix_plan import KMAX, Key, Leaf, MatrixPlan, look_up, n_lanes, operand
 from rvgpu.passes.matrix_results import Results
-from rvgpu.passes.rows import Axis, Rows
+from rvgpu.passes.places import Axis, Rows
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from rvgpu.passes.kernel import ceil_div, clamp, find_stream, results
 from rvgpu.passes.lower_gemm import Gemm, Lag
 from rvgpu.passes.lower_matrix import Share, Tiles
 from rvgpu.passes.matrix_plan import Key, MatrixPlan, plan_matrix
-from rvgpu.passes.rows import Axis
+from rvgpu.passes.places import Axis
 
 ROWS = 6  # vectors of sums: with one of the second factor and one that is on its way they fill the registers
 LMUL = 4

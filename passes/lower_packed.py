@@ -18,7 +18,8 @@ from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import State, ceil_div, clamp, decode, find_stream, frame, identity, results
 from rvgpu.passes.matrix_plan import KMAX, Leaf, leaf_of, unpacked
-from rvgpu.passes.rows import Axis, Emitter, Rows
+from rvgpu.passes.places import Axis, Rows
+from rvgpu.passes.rows import Emitter
 
 CELLS = 1024  # rows times TE of a work item, at most 16 rows and TE: what totals and staged activations have room for
 HALVES = 2

@@ -20,7 +20,7 @@ from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import FLOOR, REDUCE_OP, TAU, State, ceil_div, clamp, decode, frame, identity, reject, results, safe_anchor
 from rvgpu.passes.matrix_plan import KMAX, Atom, Key, Leaf, MatrixPlan, look_up, n_lanes, operand, part_block
-from rvgpu.passes.rows import Axis, Rows
+from rvgpu.passes.places import Axis, Rows
 
 MOST = 64  # rows: the states of more leave no room to stage keys beside them
 SUB = 2  # streams that a work item goes through side by side

@@ -12,7 +12,7 @@ from rvgpu.passes.kernel import IDENTITY, REDUCE_OP, TAU, State, ceil_div, clamp
 from rvgpu.passes.lower_matrix import Lanes, Matrix, Operand, Share, States, Where
 from rvgpu.passes.masksplit import Mask, Ranges, nothing, span, whole
 from rvgpu.passes.matrix_results import Results
-from rvgpu.passes.rows import Axis, Rows
+from rvgpu.passes.places import Axis, Rows
 
 MEET = 8  # barriers from here on: even warps of team t wait for each other at MEET + t
 

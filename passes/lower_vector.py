@@ -17,8 +17,9 @@ from rvgpu.ir.types import DType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import INDEXED, Keep, plan_keep
 from rvgpu.passes.kernel import ceil_div, clamp, decode, find_stream, frame, reject, results
+from rvgpu.passes.places import Axis
 from rvgpu.passes.row_plan import lane_dim, together
-from rvgpu.passes.rows import Axis, Emitter
+from rvgpu.passes.rows import Emitter
 from rvgpu.passes.shared import Shared, plan_shared
 from rvgpu.passes.short import plan_short
 from rvgpu.passes.sweep import StagedRows, Sweep, staged_bytes

@@ -15,7 +15,8 @@ from rvgpu.ir.dims import Dim
 from rvgpu.ir.tile_build import K
 from rvgpu.ir.types import DType
 from rvgpu.passes.kernel import Stream
-from rvgpu.passes.rows import INVERSE, SWAPPED, Axis, Emitter
+from rvgpu.passes.places import Axis
+from rvgpu.passes.rows import INVERSE, SWAPPED, Emitter
 
 Pair = tuple[Value, Value]
 

@@ -12,7 +12,8 @@ from rvgpu.ir.types import DType, MemType, TensorType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import State, Stream, find_stream, frame, reject
 from rvgpu.passes.masksplit import Mask, find_masks, grows_with
-from rvgpu.passes.rows import Emitter, Piece, Sub
+from rvgpu.passes.places import Piece, Sub
+from rvgpu.passes.rows import Emitter
 
 KMAX = {8: 4, 16: 2, 32: 1, 64: 1}
 NARROW = frozenset({DType.i8, DType.u8, DType.e4m3, DType.e5m2})  # only where both factors are stored

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rvgpu.ir.core import Value
 from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.kernel import bind_all, results, safe_anchor
-from rvgpu.passes.rows import Axis, Rows
+from rvgpu.passes.places import Axis, Rows
 
 if TYPE_CHECKING:
     from rvgpu.passes.lower_matrix import Matrix, States

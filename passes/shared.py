@@ -14,7 +14,8 @@ from rvgpu.ir.types import DType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import INDEXED
 from rvgpu.passes.kernel import ceil_div, clamp
-from rvgpu.passes.rows import Axis, Emitter, Rows, Staged, Sub
+from rvgpu.passes.places import Axis, Rows, Sub
+from rvgpu.passes.rows import Emitter, Staged
 from rvgpu.passes.stage import ALIGN
 
 

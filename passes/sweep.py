@@ -18,7 +18,8 @@ from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import Keep
 from rvgpu.passes.kernel import REDUCE_OP, State, Stream, identity, safe_anchor
-from rvgpu.passes.rows import Axis, Emitter, Piece, Rows, Staged, Sub
+from rvgpu.passes.places import Axis, Piece, Rows, Sub
+from rvgpu.passes.rows import Emitter, Staged
 from rvgpu.passes.stage import ALIGN
 
 Out = tuple[str, Value, TensorType]

@@ -462,7 +462,9 @@ def _grid(m: Mem, row: int, col: int, rows: int, cols: int) -> Array:
     assert 0 <= m.offset and last < len(m.data), "DMA leaves the buffer"
     size = m.data.itemsize
     steps = (m.strides[row] * size, m.strides[col] * size)
-    return np.lib.stride_tricks.as_strided(m.data[m.offset:], (rows, cols), steps)
+    data = m.data[m.offset:]
+    raw = data.view(f"u{data.itemsize}")  # e5m2 has no name in the array interface
+    return np.lib.stride_tricks.as_strided(raw, (rows, cols), steps).view(data.dtype)
 
 
 def _dtype(v: Value) -> DType:

@@ -95,6 +95,11 @@ def test_a_warp_without_an_item_reads_within_the_tensors():
     assert k.compile().run(*random_inputs(k.func, dims), sanitize=True, check=True).stats["check"]["passed"]
 
 
+def test_a_transfer_of_e5m2_has_a_meaning():
+    k, dims = kernel("def f(x: f16[M, K], y: e5m2[K, N]) -> f16[M, N]:\n    return f32(x @ f16(y)) * 0.125\n"), {"M": 2, "K": 9, "N": 2}
+    assert check_passes(k, dims, Facts.of(load_machine("base", {"vector.vlen": 128, "matrix.te": 8, "core.warps": 1}))) == "ok"
+
+
 def test_floats_as_i64():
     """They were the largest i32 from 2^31 on."""
     x = np.array([0, -1.5, 2.0**31, -2.0**40, 2.0**62, 2.0**63, -np.inf, np.nan, 3e9], np.float32)

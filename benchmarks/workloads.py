@@ -170,7 +170,8 @@ def table(found: list[Found]) -> str:
     for case in cases():
         row = newest(case, found)
         rows.append(f"{case}" + "".join(f"{_said(row[m]) if m in row else '-':>22}" for m in COLUMNS))
-    return "Cycles, and the largest error as a part of its bound (`make workloads`).\n\n" + "\n".join(rows) + "\n"
+    said = "Cycles, and the largest error as a part of its bound (`make workloads`; workloads.jsonl holds the stamp of the code that each is of).\n\n"
+    return said + "\n".join(rows) + "\n"
 
 
 def _said(f: Found) -> str:

@@ -19,7 +19,7 @@ from rvgpu.ir.numeric import Array, half_ulp, widen
 from rvgpu.ir.types import DType
 
 EXACT = np.zeros(())
-TAU = 8.0  # an anchor may lag behind the maximum by this much
+TAU = 17.0  # an anchor may lag behind the maximum by this much (8 where it follows)
 FLUSH = 2.0**-92  # an anchored exp below -64 is 0
 TINY = 2.0**-120  # exp overflows inside sigmoid and its kin where their value is below this
 UNDERFLOW = {DType.f32: 2.0**-150, DType.f64: 2.0**-1075, DType.i32: 0.0, DType.i64: 0.0}  # half the least product

@@ -56,7 +56,7 @@ ROWS = [
     # one operand
     _unary("neg", pointwise(np.negative, native=True), NUMBERS),
     _unary("abs", pointwise(np.abs, native=True), NUMBERS),
-    # anchored: the argument is at most tau = 8; floored: what it subtracts is not -inf
+    # anchored: the argument is at most 17, or the sum of such is not used; floored: what it subtracts is not -inf
     _unary("exp", pointwise(np.exp), anchored="bool?", floored="bool?"),
     _unary("exp2", pointwise(np.exp2), anchored="bool?"),
     _unary("log", pointwise(np.log)),

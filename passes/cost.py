@@ -15,18 +15,18 @@ from rvgpu.ir.types import TensorType
 from rvgpu.passes.context import Facts, Limits, Price
 from rvgpu.passes.cost_gemm import gemm_bytes, gemm_cost, gemm_stages
 from rvgpu.passes.lower_matrix import Tiles, converted
-from rvgpu.passes.matrix_plan import KMAX, MATRIX_DTYPES, Leaf, MatrixPlan, n_lanes
+from rvgpu.passes.matrix_plan import KMAX, MATRIX_DTYPES, Leaf, MatrixPlan, held, n_lanes
 
 SHARP = 4  # resources that are busy nearly as long delay each other: the norm that joins their times (as in cost_gemm)
 FREE_RUNNING = 6  # the same for warps with work items of their own: none waits for another (measured on `base`)
 START = 900  # cycles: a kernel's arguments from DRAM, its prologue
 # of streamed rows, counted in listings for D = 64 and 128: scalar slots for a multiply of scores, one with a result, a row of softmax
-SLOTS_SCORE, SLOTS_PRODUCT, SLOTS_ROW = 10, 9, 8
-# turns of the VALU for an element: maximum, difference, sum, cast; index, comparison, selection; division and remainder at a quarter of the rate
-TURNS, TURNS_MASK, TURNS_SPLIT = 4.5, 4, 8
+SLOTS_SCORE, SLOTS_PRODUCT, SLOTS_ROW, SLOTS_TOP = 10, 9, 5, 3
+# turns of the VALU for an element: difference, sum, cast; maximum; index, comparison, selection; division and remainder at a quarter of the rate
+TURNS, TURNS_TOP, TURNS_MASK, TURNS_SPLIT = 3.5, 1, 4, 8
 TURNS_CONVERT = 2.5  # of an 8-bit number to a 16-bit float: to i16, to f32, to bf16
-# what a warp alone takes (measured with one warp at work): cycles for a row of softmax, and of its products, of the matrix unit's time
-LATENCY_ROW, LATENCY_PRODUCT, LATENCY_SPLIT = 54, 0.8, 60
+# what a warp alone takes (measured with one warp at work): cycles for a row of softmax, its maximum, and of its products, of the matrix unit's time
+LATENCY_ROW, LATENCY_TOP, LATENCY_PRODUCT, LATENCY_SPLIT = 40, 14, 0.8, 60
 ENTER = 3000  # cycles until a work item whose masks are cut runs at its pace
 FREE = frozenset({"const", "iota", "size", "rename", "slice", "yield"})  # ops that move and compute nothing
 
@@ -176,16 +176,17 @@ def _step(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles, rows: list[int],
     ragged = bool(limits.bound(plan.stream.dim) % t.bk or limits.bound(plan.m[-1]) % limits.te)
     masked = len(plan.masks) * (1 + ragged) / max(1.0, _blocks(plan, limits, t))  # of the blocks: those that a mask cuts
     split = masked if not t.wo and ragged and limits.product(plan.m[:-1]) > 1 else 0.0  # lanes run on into another coordinate
+    follow = 1 / max(1.0, _blocks(plan, limits, t)) if held(plan, limits) else 1.0  # of the blocks: those whose anchors need a maximum
     dma = l2 = convert = 0.0
     for s in _staged(plan, limits, t):
         part = 1 / max(1.0, _blocks(plan, limits, t)) if s.once else 1.0
         dma += part * s.moved(f) / f.dma_bytes
         l2 += part * s.elements * s.size * f.cores / f.l2_bytes
         convert += part * s.elements * TURNS_CONVERT / lanes if s.size * 8 < plan.dtype.bits else 0.0
-    turns = TURNS + TURNS_MASK * masked + TURNS_SPLIT * split
+    turns = TURNS + TURNS_TOP * follow + TURNS_MASK * masked + TURNS_SPLIT * split
     each = {"matrix": matrix, "VALU": elements / lanes * turns + convert, "exp": elements / f.exp_lanes if f.exp_lanes else 0.0,
-            "tile port": 2 * elements * 4 / f.tile_move_bytes, "issue": working * (products + r * SLOTS_ROW)}
-    chain = LATENCY_PRODUCT * matrix / max(1, working) + r * (LATENCY_ROW + LATENCY_SPLIT * split)
+            "tile port": (1 + follow) * elements * 4 / f.tile_move_bytes, "issue": working * (products + r * (SLOTS_ROW + SLOTS_TOP * follow))}
+    chain = LATENCY_PRODUCT * matrix / max(1, working) + r * (LATENCY_ROW + LATENCY_TOP * follow + LATENCY_SPLIT * split)
     return {**{k: v * active for k, v in each.items()}, "DMA": dma, "L2": l2, "chain": chain}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rvgpu.ir.core import Block, Op, Value
@@ -18,33 +19,46 @@ class Grid:
     level = "tile"
 
     def run(self, func: KFunc, context: Context) -> list[KFunc]:
-        out: list[Op] = []
-        k = K(func)
-        for op in func.body.ops:
-            if op.name != "grid.work":
-                out.append(op)
-                continue
-            block = Block()
-            with k.at(block):
-                first, step, teams = k.special("cta"), k.special("ctas"), op.attrs.get("teams", 1)
-                assert isinstance(teams, int)
-                mates = op.attrs.get("mates", func.warps // teams)
-                assert isinstance(mates, int)
-                if mates < func.warps:
-                    team = k.idx("div", k.special("warp"), mates)
-                    first, step = k.idx("add", first, k.idx("mul", step, team)), k.idx("mul", step, teams)
-                    if teams * mates < func.warps:  # a team beyond has no work
-                        first = k.idx_select(k.cmp("lt", team, teams), first, op.operands[0])
-                body = op.regions[0]
-                loop = Op("for", [first, op.operands[0], step], [], {"unroll": 1, "persistent": True}, [body], op.loc)
-                block.ops.append(loop)
-            out += block.ops
-        func.body.ops = out
+        _expand(K(func), func.body)
         return [func]
 
 
-def persistent_loops(func: KFunc) -> list[Op]:
-    return [op for op in func.body.ops if op.name == "for" and op.attrs.get("persistent")]
+def _expand(k: K, block: Block) -> None:
+    out: list[Op] = []
+    for op in block.ops:
+        if op.name == "grid.work":
+            out += _loop(k, op)
+            continue
+        if op.name == "for":  # goes through all work again
+            _expand(k, op.regions[0])
+        out.append(op)
+    block.ops = out
+
+
+def _loop(k: K, op: Op) -> list[Op]:
+    block, warps = Block(), k.func.warps
+    with k.at(block):
+        first, step, teams = k.special("cta"), k.special("ctas"), op.attrs.get("teams", 1)
+        assert isinstance(teams, int)
+        mates = op.attrs.get("mates", warps // teams)
+        assert isinstance(mates, int)
+        if mates < warps:
+            team = k.idx("div", k.special("warp"), mates)
+            first, step = k.idx("add", first, k.idx("mul", step, team)), k.idx("mul", step, teams)
+            if teams * mates < warps:  # a team beyond has no work
+                first = k.idx_select(k.cmp("lt", team, teams), first, op.operands[0])
+        block.ops.append(Op("for", [first, op.operands[0], step], [], {"unroll": 1, "persistent": True}, [op.regions[0]], op.loc))
+    return block.ops
+
+
+def persistent_loops(func: KFunc) -> list[tuple[Block, Op]]:
+    """Each loop over work items, and the block that it stands in."""
+    def inside(block: Block) -> Iterator[tuple[Block, Op]]:
+        for op in block.ops:
+            if op.name == "for":
+                yield from [(block, op)] if op.attrs.get("persistent") else inside(op.regions[0])
+
+    return list(inside(func.body))
 
 
 def substitute(block: Block, mapping: dict[Value, Value]) -> None:

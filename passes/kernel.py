@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,8 +113,40 @@ class Stream:
             return False
         return not any(op.name == "eq" for s in self.states if a in s.anchors for op in s.body.ops)
 
+    def witness(self, em: Emitter, masks: Collection[Value], results: Iterable[Value]) -> State | None:
+        """A sum of exp(x - anchor) that shows when the only anchor, a running maximum of x, has stayed behind too far: the anchor may then stay
+        where the first blocks put it. None where something else uses the maximum, or x says that it grows with the position."""
+        waves = self.waves()
+        if len(self.anchor_needs) != 1 or len(waves) != 2 or len(waves[0]) != 1 or not self.lazy(em, 0):
+            return None
+        top, = waves[0]
+        used = {v for r in (*results, *self.rebase.yielded) for v in _reached(em, r, ())}
+        if self.finish.args[top.index] in used or set(self.finish.args[len(self.states):]) & used:
+            return None
+        x = em.resolve(top.body.yielded[0])
+        if any(v.op is not None and v.op.name == "iota" and v.op.attrs["dim"] == self.dim for v in _reached(em, x, masks)):
+            return None
+        return next((s for s in waves[1] if not s.contraction and s.kind == "sum" and self._exponential(em, s, x)), None)
+
+    def _exponential(self, em: Emitter, state: State, x: Value) -> bool:
+        """The state's body is exp(x - anchor)."""
+        e = em.resolve(state.body.yielded[0]).op
+        d = em.resolve(e.operands[0]).op if e is not None and e.name == "exp" else None
+        return d is not None and d.name == "sub" and em.resolve(d.operands[0]) == x and d.operands[1] in self.anchor_args(state)
+
     def anchor_args(self, state: State) -> list[Value]:
         return state.body.args[len(self.atoms.yielded):]
+
+
+def _reached(em: Emitter, v: Value, past: Collection[Value]) -> set[Value]:
+    """The values that v is made of; of the selects in `past` not their conditions."""
+    found, todo = set[Value](), [v]
+    while todo:
+        v = em.resolve(todo.pop())
+        if v not in found and v.op is not None:
+            todo += v.op.operands[1:] if v in past else v.op.operands
+        found.add(v)
+    return found
 
 
 def frame(func: Func, limits: Limits) -> tuple[K, Emitter]:
@@ -161,6 +193,9 @@ def decode(k: K, flat: Value, extents: Sequence[Value]) -> list[Value]:
 
 
 TAU = 8.0  # a lazy anchor moves only when its maximum grew by more than this (then exp's argument stays <= TAU)
+HELD_TAU = 17.0  # the same where anchors stay unless a sum of exponentials shows more than MOST: above log(MOST) by more than differences are off
+MOST = 2.0**24  # such a sum: more keys than there are, unless their maximum has grown by 16.6
+FAR = 2.0**20  # of an anchor: differences to larger ones are off by more
 FLOOR = -float(np.finfo(np.float32).max)  # an anchor that has not moved yet, when it may be held as a finite number
 
 

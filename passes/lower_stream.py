@@ -8,16 +8,16 @@ from functools import partial, reduce
 
 from rvgpu.ir.core import Op, Value
 from rvgpu.ir.types import DType, VecType
-from rvgpu.passes.kernel import IDENTITY, REDUCE_OP, TAU, State, ceil_div, clamp, decode, safe_anchor
+from rvgpu.passes.kernel import HELD_TAU, IDENTITY, REDUCE_OP, TAU, State, ceil_div, clamp, decode, safe_anchor
+from rvgpu.passes.lower_held import Held
 from rvgpu.passes.lower_matrix import Lanes, Matrix, Operand, Share, States, Where
 from rvgpu.passes.masksplit import Mask, Ranges, nothing, span, whole
-from rvgpu.passes.matrix_results import Results
 from rvgpu.passes.places import Axis, Rows
 
 MEET = 8  # barriers from here on: even warps of team t wait for each other at MEET + t
 
 
-class Streamed(Matrix):
+class Streamed(Held):
     @property
     def converts(self) -> bool:
         return any(op.raw is not None for op in self.operands.values())
@@ -175,7 +175,7 @@ class Streamed(Matrix):
         return []
 
     def _end(self, carried: list[Value]) -> Sequence[Value]:
-        Results(self).store(*self._parts(carried), self.share.column)
+        self._finish(carried)
         return []
 
     def _ahead(self, ends: Value, following: Share, i: Value, stage: Value, wstage: Value) -> Sequence[Value]:
@@ -227,15 +227,15 @@ class Streamed(Matrix):
 
     def _masked_or_not(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         if not self.plan.masks:
-            return self._states(i, rows, carried)
+            return self._states(i, rows, carried, True)
         free = whole(self.plan.masks, self._ranges(i, rows))
-        return self.k.if_(free, lambda: self._unmasked(i, rows, carried), lambda: self._states(i, rows, carried))
+        return self.k.if_(free, lambda: self._unmasked(i, rows, carried), lambda: self._states(i, rows, carried, False))
 
     def _unmasked(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
         """`_states` without the masks' selects."""
         for m in self.plan.masks:
             self.em.alias[m.select] = m.kept
-        out = self._states(i, rows, carried)
+        out = self._states(i, rows, carried, True)
         for m in self.plan.masks:
             del self.em.alias[m.select]
         return out
@@ -257,16 +257,31 @@ class Streamed(Matrix):
             k.for_(0, self._rounded(em.extent(atom.dim)), self.kmax, [], mul)
         return []
 
-    def _states(self, i: Value, rows: Value, carried: list[Value]) -> Sequence[Value]:
+    def _states(self, i: Value, rows: Value, carried: list[Value], whole: bool) -> Sequence[Value]:
+        """The states after a block. With a witness, carried last: whether a block without masks has gone by, and anchors stay."""
         states, anchors = self._parts(carried)
-        moved: set[int] = set()
-        for wave in self.stream.waves():
+        waves, moved, settled = self.stream.waves(), set[int](), carried[-1:] if self.witness else []
+        if settled:
+            k, extreme = self.k, waves.pop(0)
+
+            def follow() -> list[Value]:
+                after = self._wave(extreme, i, rows, self._drop(states), anchors)
+                return self._loop(*self._move_anchor(0, i, self._drop(after), anchors))
+
+            moving = k.s("or", self.again, k.cmp("eq", settled[0], 0))
+            states, anchors = Matrix._parts(self, k.if_(moving, follow, lambda: self._loop(states, anchors)))
+            moved.add(0)
+        for wave in waves:
             for a in dict.fromkeys(a for s in wave for a in s.anchors):
                 if a not in moved:
                     states, anchors = self._move_anchor(a, i, states, anchors)
                     moved.add(a)
             states = self._wave(wave, i, rows, self._drop(states), anchors)
-        return [*(s for s in self._drop(states) if s is not None), *anchors]
+        return [*self._loop(self._drop(states), anchors), *([self.k.const(1)] if settled and whole else settled)]
+
+    def _loop(self, states: States, anchors: list[Value]) -> list[Value]:
+        """What a loop carries of these."""
+        return [*(s for s in states if s is not None), *anchors]
 
     def _wave(self, wave: list[State], position: Value, rows: Value, states: States,
               anchors: list[Value]) -> States:
@@ -408,11 +423,11 @@ class Streamed(Matrix):
         stay = [s for s in states if s is not None] if self.park is None else []
 
         if self._lazy(a):
-            grown = k.vt("gt", target, k.vt("add", old, k.sconst(TAU, DType.f32), vl=vl), vl=vl)
+            grown = k.vt("gt", target, k.vt("add", old, k.sconst(HELD_TAU if self.witness else TAU, DType.f32), vl=vl), vl=vl)
             out = k.if_(k.vote("any", grown, vl), lambda: move(k.select(grown, target, old, vl)), lambda: [*stay, old])
         else:
             out = move(target)
-        return self._parts(list(out))[0], [*anchors[:a], out[-1], *anchors[a + 1:]]
+        return Matrix._parts(self, list(out))[0], [*anchors[:a], out[-1], *anchors[a + 1:]]
 
     def _rebase(self, a: int, delta: Value, position: Value, states: States) -> list[Value]:
         """States that use anchor a, moved by delta = old - new; the other anchors stay. Returns those that a loop carries."""

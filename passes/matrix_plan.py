@@ -88,6 +88,7 @@ class MatrixPlan:
     leaves: list[Leaf] = field(default_factory=list)
     epilogue: list[Op] = field(default_factory=list)  # what is done with each element of the products
     group: Group | None = None  # then there is one product: of each group
+    witness: State | None = None  # of anchors that stay (Stream.witness)
 
     @property
     def streamed_rows(self) -> bool:
@@ -102,6 +103,11 @@ class MatrixPlan:
     def static_dims(self) -> set[str]:
         """Names whose exact value the scratchpad layout needs."""
         return {n for a in self.atoms for n in a.dim.names}
+
+
+def held(plan: MatrixPlan, limits: Limits) -> State | None:
+    """The witness of anchors that stay, where there is more than one block."""
+    return plan.witness if limits.bound(plan.stream.dim) > stream_block(plan, limits) else None
 
 
 STAGING = 224 << 10  # bytes; not the machine's scratchpad: what decides a result's bytes depends on the kernel, VLEN and TE alone
@@ -256,8 +262,9 @@ def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
     m, n, batch = _placed(func, m, n, orders, leaves, {r, *(a.dim for a in atoms)})
     vectors = [s for s in stream.states if not s.contraction]
     masks = find_masks(em, stream)
+    witness = stream.witness(em, {m.select for m in masks}, func.results) if atoms else None
     return MatrixPlan(stream, products, vectors, atoms, batch, m, n, lhs.tensor.dtype, masks, grows_with(em, masks, m), leaves,
-                      _elements(_behind(func, stream), m, n))
+                      _elements(_behind(func, stream), m, n), witness=witness)
 
 
 def _placed(func: Func, m: tuple[Dim, ...], n: tuple[Dim, ...], orders: Sequence[tuple[Dim | None, ...]], leaves: Sequence[Leaf],

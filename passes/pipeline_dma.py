@@ -24,12 +24,12 @@ class PipelineDma:
     level = "tile"
 
     def run(self, func: KFunc, context: Context) -> list[KFunc]:
-        for loop in persistent_loops(func):
+        for block, loop in persistent_loops(func):
             pipes = [op for op in loop.regions[0].ops if op.name == "pipe"]
             if pipes:
                 assert len(pipes) == 1, "one pipe in a work item"
                 deep = "depth" in pipes[0].attrs
-                (_Ahead if pipes[0].attrs.get("ahead") else _Deep if deep else _Next)(func, loop, pipes[0]).expand()
+                (_Ahead if pipes[0].attrs.get("ahead") else _Deep if deep else _Next)(func, block, loop, pipes[0]).expand()
         return [func]
 
 
@@ -43,8 +43,8 @@ def _inline(k: K, region: Block, args: Sequence[Value]) -> list[Value]:
 class _Pipe:
     """A pipe inside the loop over work items, and the loop that takes its place."""
 
-    def __init__(self, func: KFunc, loop: Op, pipe: Op) -> None:
-        self.func, self.loop, self.pipe, self.k = func, loop, pipe, K(func)
+    def __init__(self, func: KFunc, block: Block, loop: Op, pipe: Op) -> None:
+        self.func, self.block, self.loop, self.pipe, self.k = func, block, loop, pipe, K(func)
         self.k.loc = loop.loc
         self.first, self.count, self.ctas = loop.operands[:3]
         self.span, self.copy, self.compute = pipe.regions[:3]
@@ -85,8 +85,8 @@ class _Pipe:
         head = Block()
         with self.k.at(head):
             self.loop.operands += before()
-        at = self.func.body.ops.index(self.loop)
-        self.func.body.ops[at:at] = head.ops
+        at = self.block.ops.index(self.loop)
+        self.block.ops[at:at] = head.ops
         self.loop.regions[0].args += args
         return args
 

@@ -201,10 +201,12 @@ class _Clusters:
         """Whether it is better to make c again in every kernel that reads it than to store it: a product of stored tensors over a dim so short
         (four tiles) that its multiplies take less time than the memory, rows and columns of a batch, with a reduction among what reads it."""
         shared = set(c.operands[0].tensor.dims) & set(c.result.tensor.dims) & set(c.operands[1].tensor.dims)
-        short = self.limits.bucket((streamed_dim(c),)) <= 4 * self.limits.te
+        dim = streamed_dim(c)
         rows, columns = own_dims(c)
         along = all(streamed_dim(t) in rows | columns for t in readers)
         reduced = any(t.name == "reduce" for t in readers) and c.result.tensor.dtype is DType.f32
+        known = {**self.limits.upper, **self.limits.exact}
+        short = all(is_bound(n, known) for n in dim.names) and self.limits.bucket((dim,)) <= 4 * self.limits.te
         return reduced and short and along and bool(shared and rows and columns) and all(_leaf(x) for x in c.operands)
 
     def _passes(self, group: list[Op], atoms: set[Op]) -> str:

@@ -233,7 +233,7 @@ def _split(copy: Block) -> tuple[Block, Block, list[Value]]:
             of_item.update(op.results)
         if not of_item.issuperset(op.results) or op.result.type != IDX:
             rest.append(op)
-    used = {x for op in Block(ops=rest).walk() if not _pure(op) for x in op.operands}
+    used = {x for op in Block(ops=[op for op in rest if not _pure(op)]).walk() for x in op.operands}
     for op in reversed(rest):
         if used.intersection(op.results):
             used.update(op.operands)

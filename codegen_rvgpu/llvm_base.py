@@ -240,7 +240,6 @@ class Base:
         return one.first(one.apply(name, wide, bool(op.attrs.get("anchored"))))
 
 
-
 def scalar_cast(w: Writer, x: Val, src: DType, dst: DType) -> Val:
     to = SCALAR[dst]
     if src == dst:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import count as count_from
 
 from rvgpu.ir.core import Block, Builder, Func, Op, Param, Value
-from rvgpu.ir.dims import Dim, is_bound
+from rvgpu.ir.dims import Dim
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.cascade import Derivation, Reject, Term, streamed_dim
 from rvgpu.passes.context import Context, Limits, Remark
@@ -205,8 +205,7 @@ class _Clusters:
         rows, columns = own_dims(c)
         along = all(streamed_dim(t) in rows | columns for t in readers)
         reduced = any(t.name == "reduce" for t in readers) and c.result.tensor.dtype is DType.f32
-        known = {**self.limits.upper, **self.limits.exact}
-        short = all(is_bound(n, known) for n in dim.names) and self.limits.bucket((dim,)) <= 4 * self.limits.te
+        short = self.limits.known(dim) and self.limits.bucket((dim,)) <= 4 * self.limits.te
         return reduced and short and along and bool(shared and rows and columns) and all(_leaf(x) for x in c.operands)
 
     def _passes(self, group: list[Op], atoms: set[Op]) -> str:
@@ -403,8 +402,7 @@ class _Clusters:
     def _long_columns(self, group: list[Op]) -> bool:
         """Sums on the vector unit whose rows go by one after the other, more of them than stand in scratchpad at once."""
         r = streamed_dim(group[0])
-        known = all(is_bound(n, {**self.limits.upper, **self.limits.exact}) for n in r.names)
-        if not known or self.limits.bucket((r,)) <= column_part(self.limits, once=False):
+        if not self.limits.known(r) or self.limits.bucket((r,)) <= column_part(self.limits, once=False):
             return False
         inputs, seen = [], set()
         todo = [x for t in group for x in t.operands]

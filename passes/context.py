@@ -75,6 +75,10 @@ class Limits:
         names = {n: 1 << max(0, (v - 1).bit_length()) for n, v in {**self.upper, **self.exact}.items()}
         return Limits(self.vlen, self.te, self.warps, self.cores, self.spm_bytes, names).product(dims)
 
+    def known(self, dim: Dim) -> bool:
+        """Whether every name of `dim` has a bound here."""
+        return all(is_bound(n, self.exact) or is_bound(n, self.upper) for n in dim.names)
+
     def static(self, dim: Dim) -> int | None:
         return dim.value(self.exact) if all(is_bound(n, self.exact) for n in dim.names) else None
 

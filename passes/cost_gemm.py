@@ -56,12 +56,8 @@ def gemm_stages(plan: MatrixPlan, limits: Limits, t: Tiles) -> int:
     return next((n for n in (4, 3) if gemm_bytes(plan, limits, t, n) <= limits.spm_bytes), 2)
 
 
-def _math(plan: MatrixPlan, f: Facts) -> tuple[float, float]:
-    """Cycles of the VALU and of the exp unit for one element behind the products."""
-    return _turns(plan.epilogue, f)
-
-
-def _turns(ops: Sequence[Op], f: Facts) -> tuple[float, float]:
+def _math(ops: Sequence[Op], f: Facts) -> tuple[float, float]:
+    """Cycles of the VALU and of the exp unit for one element."""
     unit = sum(op.name == "exp" for op in ops) if f.exp_lanes else 0
     turns = sum(1 if op.attrs.get("anchored") and unit else SLOW.get(op.name, 1) for op in ops)
     return turns * 32 / f.dlen, unit / f.exp_lanes if unit else 0.0
@@ -71,7 +67,7 @@ def lag(plan: MatrixPlan, results: Iterable[TensorType], f: Facts) -> Lag:
     """What a core multiplies while all cores' results of a tile go to DRAM, and while a team makes its own."""
     size = sum(t.dtype.bits for t in results if set(plan.n) & set(t.dims)) / 8
     rate = f.macs[plan.dtype.name] / len(plan.products)
-    return Lag(math.ceil(size * f.cores / f.dram_bytes * rate), math.ceil(CHAIN * _math(plan, f)[0] * rate))
+    return Lag(math.ceil(size * f.cores / f.dram_bytes * rate), math.ceil(CHAIN * _math(plan.epilogue, f)[0] * rate))
 
 
 def _lines(limits: Limits, dims: tuple[Dim, ...], nbytes: float, bits: int) -> float:
@@ -86,7 +82,7 @@ def _group(plan: MatrixPlan, f: Facts, t: Tiles, elements: float, te: int) -> di
     """What the ends of groups take for so many elements of their tiles: reads, math and a sum (which one multiplication joins)."""
     if plan.group is None:
         return dict.fromkeys(("VALU", "exp", "tile port", "issue"), 0.0)
-    turns, exp = _turns(plan.group.ops, f)
+    turns, exp = _math(plan.group.ops, f)
     return {"VALU": elements * turns, "exp": elements * exp, "tile port": elements * 4 / f.tile_move_bytes,
             "issue": elements / (t.jn * te) * (GROUP_ROW + t.jn * GROUP_TILE)}
 
@@ -137,7 +133,7 @@ def gemm_cost(plan: MatrixPlan, limits: Limits, f: Facts, t: Tiles) -> Price:
     l2 = f.cores * r * (high + wide) * bits / 8 / f.l2_bytes
     out = high * wide * 4 * products
     tile = out / f.tile_move_bytes if plan.group is None else group["tile port"]
-    valu, exp = (high * wide * x for x in _math(plan, f))
+    valu, exp = (high * wide * x for x in _math(plan.epilogue, f))
     needs = {"matrix": matrix, "DMA": dma, "issue": issue + group["issue"], "chain": alone, "L2": l2, "tile port": tile, "VALU": valu + group["VALU"],
              "exp": exp + group["exp"]}
     needs = {k: v * per_core for k, v in needs.items()}

@@ -6,7 +6,7 @@ where a result uses the total itself, `real` says whether the two are equal in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from rvgpu.ir.core import Func, Value
@@ -14,7 +14,7 @@ from rvgpu.ir.tile_build import K
 from rvgpu.ir.types import DType, VecType
 from rvgpu.passes.cascade import bottom_stripped
 from rvgpu.passes.kernel import Stream
-from rvgpu.passes.places import Rows
+from rvgpu.passes.places import Binds, Rows
 from rvgpu.passes.rows import Emitter
 from rvgpu.passes.stage import ALIGN
 
@@ -127,13 +127,13 @@ class Keep:
                             for n, t in enumerate(self.slots)]
 
     # -- in a chunk of sweep n, `at` lanes behind the row's first
-    def reads(self, n: int, at: Value, vl: Value, lanes: int) -> dict[Value, Rows | Callable[[], Rows]]:
+    def reads(self, n: int, at: Value, vl: Value, lanes: int) -> Binds:
         def load(x: Kept) -> Rows:
             return (self.k.load(self.k.mem_at(self.buffers[x.slot], [at]), vl, axis=0, lanes=lanes),)
 
         return {v: lambda x=x: load(x) for x in self.kept if x.first < n for v in x.values.get(n, ())}  # type: ignore[misc]
 
-    def held(self, n: int) -> dict[Value, Rows | Callable[[], Rows]]:
+    def held(self, n: int) -> Binds:
         """What sweep n reads where earlier ones are in the same scope: the values themselves."""
         return {v: self.em.emit(x.values[x.first][0]) for x in self.kept if x.first < n for v in x.values.get(n, ())}
 

@@ -14,7 +14,7 @@ from rvgpu.ir.numeric import neutral
 from rvgpu.ir.tile_build import K, KFunc, KTensor
 from rvgpu.ir.types import DType, TensorType
 from rvgpu.passes.context import Limits
-from rvgpu.passes.places import Rows
+from rvgpu.passes.places import Binds, Rows
 from rvgpu.passes.rows import Emitter
 
 IDENTITY = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
@@ -222,5 +222,5 @@ def reject(message: str, loc_of: Value | None = None) -> RvgpuError:
     return RvgpuError("E303", message, loc)
 
 
-def bind_all(values: Sequence[Value], rows: Sequence[Rows]) -> dict[Value, Rows | Callable[[], Rows]]:
+def bind_all(values: Sequence[Value], rows: Sequence[Rows]) -> Binds:
     return dict(zip(values, rows, strict=True))

@@ -18,11 +18,11 @@ from rvgpu.ir.types import DType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import INDEXED
 from rvgpu.passes.kernel import REDUCE_OP, State, ceil_div, clamp, decode, frame, identity, results
-from rvgpu.passes.places import Axis, Rows, Sub
+from rvgpu.passes.places import Axis, Binds, Rows, Sub
 from rvgpu.passes.row_plan import Columns, columns
 from rvgpu.passes.rows import Emitter, Staged
 from rvgpu.passes.stage import ALIGN
-from rvgpu.passes.sweep import Binds, Out, Sweep, anchor_binds, finish_binds, state_bodies, total_binds
+from rvgpu.passes.sweep import Out, Sweep, anchor_binds, finish_binds, state_bodies, total_binds
 
 BLOCK = 64  # rows of a block that need not hold all of them
 AT_ONCE = 128  # lanes whose rows are interleaved: two rows of 64

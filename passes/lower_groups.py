@@ -4,7 +4,7 @@ end its tiles go row by row through the rest of the math (scales) into totals in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rvgpu.ir.core import Value
 from rvgpu.ir.dims import Dim
@@ -14,9 +14,7 @@ from rvgpu.passes.kernel import ceil_div, clamp, identity
 from rvgpu.passes.lower_gemm import Gemm
 from rvgpu.passes.lower_matrix import Lanes, Tiles
 from rvgpu.passes.matrix_plan import MatrixPlan
-from rvgpu.passes.places import Axis, Rows
-
-Binds = dict[Value, Rows | Callable[[], Rows]]
+from rvgpu.passes.places import Axis, Binds
 
 
 def rows_cap(plan: MatrixPlan, limits: Limits) -> int:

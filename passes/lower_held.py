@@ -42,10 +42,7 @@ class Held(Matrix):
         k, zero = self.k, self.k.sconst(0, DType.i32)
 
         def words() -> list[Value]:
-            if self.mates == self.limits.warps:
-                k.bar(0)
-            elif self.mates > 1:
-                k.bar(0, self.team, self.mates)
+            self._meet()
             first = k.idx("mul", self.team, self.mates)
             seen = [k.s_load(k.mem_at(self.behind, [k.idx("add", first, n)])) for n in range(self.mates)]
             return [reduce(lambda a, b: k.s("add", a, b), seen)]

@@ -20,7 +20,7 @@ from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import FLOOR, IDENTITY, ceil_div, clamp, decode, frame, reject
 from rvgpu.passes.matrix_plan import KMAX, Key, Leaf, MatrixPlan, look_up, n_lanes, operand
 from rvgpu.passes.matrix_results import Results
-from rvgpu.passes.places import Axis, Rows
+from rvgpu.passes.places import Axis, Binds
 
 
 @dataclass(frozen=True)
@@ -342,8 +342,15 @@ class Matrix(ABC):
     def _convert_all(self, stage: Value) -> Sequence[Value]:
         """Everything, by all warps of the team, which meet then."""
         self._convert(stage, self.operands.values(), self.mate, self.mates)
-        self.k.bar(0, self.team if self.mates < self.limits.warps else None, self.mates)
+        self._meet()
         return []
+
+    def _meet(self) -> None:
+        """The warps of a team wait for each other."""
+        if self.mates == self.limits.warps:
+            self.k.bar(0)
+        elif self.mates > 1:
+            self.k.bar(0, self.team, self.mates)
 
     def _load(self, op: Operand, at: Value, lane: Value) -> Value:
         assert op.stage is not None
@@ -397,7 +404,7 @@ class Matrix(ABC):
         s = states[m]
         return s if s is not None else self.k.load(self._parked(m), self.vl_m[0], axis=1, lanes=self.limits.te)
 
-    def bind_states(self, args: Sequence[Value], states: States) -> dict[Value, Rows | Callable[[], Rows]]:
+    def bind_states(self, args: Sequence[Value], states: States) -> Binds:
         return {args[s.index]: (lambda m=m: (self._state(states, m),)) for m, s in enumerate(self.plan.vectors)}  # type: ignore[misc]
 
     def _lazy(self, a: int) -> bool:

@@ -13,11 +13,10 @@ from rvgpu.ir.tile_build import K, KFunc
 from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import REDUCE_OP, State, Stream, ceil_div, clamp, decode, find_stream, frame, identity, results, safe_anchor
-from rvgpu.passes.places import Axis, Rows
+from rvgpu.passes.places import Axis, Binds
 from rvgpu.passes.rows import Emitter, Staged
 
 BLOCK = 16  # parts fetched at once
-Binds = dict[Value, Rows | Callable[[], Rows]]
 
 
 def lower_merge(func: Func, limits: Limits) -> KFunc | None:

@@ -7,7 +7,7 @@ read, put in order in scratchpad, and go through the rest of the body (the scale
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import State, ceil_div, clamp, decode, find_stream, frame, identity, results
 from rvgpu.passes.matrix_plan import KMAX, Leaf, leaf_of, unpacked
-from rvgpu.passes.places import Axis, Rows
+from rvgpu.passes.places import Axis, Binds
 from rvgpu.passes.rows import Emitter
 
 CELLS = 1024  # rows times TE of a work item, at most 16 rows and TE: what totals and staged activations have room for
@@ -200,7 +200,7 @@ class _Packed:
                     k.for_(0, self.vl_m, 1, [], lambda q, _, g=g: self._add(q, g))  # type: ignore[misc]
         return []
 
-    def _scales(self, g: int) -> dict[Value, Rows | Callable[[], Rows]]:
+    def _scales(self, g: int) -> Binds:
         """Inputs along the columns that no row decides."""
         em, plan = self.em, self.plan
         with em.scope([self._columns(g)]):

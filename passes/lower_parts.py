@@ -8,7 +8,7 @@ states; `lower_merge` joins those.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +20,10 @@ from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.kernel import FLOOR, REDUCE_OP, TAU, State, ceil_div, clamp, decode, frame, identity, reject, results, safe_anchor
 from rvgpu.passes.matrix_plan import KMAX, Atom, Key, Leaf, MatrixPlan, look_up, n_lanes, operand, part_block
-from rvgpu.passes.places import Axis, Rows
+from rvgpu.passes.places import Axis, Binds, Rows
 
 MOST = 64  # rows: the states of more leave no room to stage keys beside them
 SUB = 2  # streams that a work item goes through side by side
-Binds = dict[Value, Rows | Callable[[], Rows]]
 
 
 def few_rows(plan: MatrixPlan, limits: Limits) -> bool:

@@ -3,7 +3,7 @@ straight into the multiply. Anchors move by the cascade's re-base: vector states
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial, reduce
 
 from rvgpu.ir.core import Op, Value
@@ -12,7 +12,7 @@ from rvgpu.passes.kernel import HELD_TAU, IDENTITY, REDUCE_OP, TAU, State, ceil_
 from rvgpu.passes.lower_held import Held
 from rvgpu.passes.lower_matrix import Lanes, Matrix, Operand, Share, States, Where
 from rvgpu.passes.masksplit import Mask, Ranges, nothing, span, whole
-from rvgpu.passes.places import Axis, Rows
+from rvgpu.passes.places import Axis, Binds, Rows
 
 MEET = 8  # barriers from here on: even warps of team t wait for each other at MEET + t
 
@@ -119,12 +119,6 @@ class Streamed(Held):
         self._bring(w, self.zero, lambda _: self.zero, [op for op in self.operands.values() if op.per_item])
         self.k.dma_wait(0)
         self._meet()
-
-    def _meet(self) -> None:
-        if self.mates == self.limits.warps:
-            self.k.bar(0)
-        elif self.mates > 1:
-            self.k.bar(0, self.team, self.mates)
 
     def _copy(self, w: Value, i: Value, stage: Value, wstage: Value) -> None:
         if self.copies == 2:
@@ -332,9 +326,9 @@ class Streamed(Held):
 
         return list(k.if_(plain, unscaled, lambda: self._rows([state], position, rows, init, [])))
 
-    def _differences(self, wave: list[State]) -> dict[Value, Rows | Callable[[], Rows]]:
+    def _differences(self, wave: list[State]) -> Binds:
         """x * c - anchor in one rounding, below the masks so that masked and whole blocks round alike."""
-        out: dict[Value, Rows | Callable[[], Rows]] = {}
+        out: Binds = {}
         for s in wave:
             for op in s.body.ops:
                 scaled = self._scaled(op.operands[0]) if op.name == "sub" and op.operands[1] in self.stream.anchor_args(s) else None
@@ -355,7 +349,7 @@ class Streamed(Held):
         """The wave's vector states after the block's rows."""
         k, em = self.k, self.em
         step = max([2, *(self.kmax for s in wave if s.contraction)])
-        binds: dict[Value, Rows | Callable[[], Rows]] = {}
+        binds: Binds = {}
         for s in wave:
             for arg, a in zip(self.stream.anchor_args(s), s.anchors, strict=True):
                 binds[arg] = (anchors[a] if self._lazy(a) else safe_anchor(k, anchors[a], self.vl_m[0])[0],)
@@ -363,7 +357,7 @@ class Streamed(Held):
         differences = self._differences(wave)
 
         def some(t: Value, parts: list[Value], count: int) -> list[Value]:
-            reads: dict[Value, Rows | Callable[[], Rows]] = {
+            reads: Binds = {
                 atom.value: (lambda atom=atom: tuple(  # type: ignore[misc]
                     k.acc_read(self.atom_accs[atom.value], k.idx("add", t, u) if u else t, self.vl_m[0], axis="row")
                     for u in range(count))) for atom in self.plan.atoms}

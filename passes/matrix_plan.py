@@ -258,8 +258,7 @@ def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
             raise reject("contractions of one kernel must share their dims", x)
         products.append(Product(s, leaf_of(em, x), x, b))
     leaves = [leaf for p in products for leaf in (p.a, p.b) if leaf] + [leaf for a in atoms for leaf in (a.keys, a.query)]
-    orders = [leaf.order for leaf in leaves] + [p.value.tensor.dims for p in func.params] + [t.dims for t in func.result_types]
-    m, n, batch = _placed(func, m, n, orders, leaves, {r, *(a.dim for a in atoms)})
+    m, n, batch = _placed(func, m, n, leaves, {r, *(a.dim for a in atoms)})
     vectors = [s for s in stream.states if not s.contraction]
     masks = find_masks(em, stream)
     witness = stream.witness(em, {m.select for m in masks}, func.results) if atoms else None
@@ -267,9 +266,10 @@ def plan_matrix(func: Func, limits: Limits) -> MatrixPlan | None:
                       _elements(_behind(func, stream), m, n), witness=witness)
 
 
-def _placed(func: Func, m: tuple[Dim, ...], n: tuple[Dim, ...], orders: Sequence[tuple[Dim | None, ...]], leaves: Sequence[Leaf],
+def _placed(func: Func, m: tuple[Dim, ...], n: tuple[Dim, ...], leaves: Sequence[Leaf],
             inner: set[Dim]) -> tuple[tuple[Dim, ...], tuple[Dim, ...], tuple[Dim, ...]]:
     """Rows and columns that run as one axis each, and the batch dims: all others but the `inner` ones."""
+    orders = [leaf.order for leaf in leaves] + [p.value.tensor.dims for p in func.params] + [t.dims for t in func.result_types]
     m, extra_m = _mergeable(m, orders)
     n, extra_n = _mergeable(n, orders)
     every = [d for t in func.result_types for d in t.dims] + [d for leaf in leaves for d in leaf.dims]
@@ -295,8 +295,7 @@ def _totals_alone(func: Func, em: Emitter, stream: Stream, atoms: list[Atom]) ->
     if not fits or any(not {*m} <= {*s.dims} or s.dtype is not DType.f32 for s in stream.states):
         raise reject("a contraction inside a reduction without a matrix result is not supported yet", atoms[0].value)
     leaves = [leaf for a in atoms for leaf in (a.keys, a.query)]
-    orders = [leaf.order for leaf in leaves] + [p.value.tensor.dims for p in func.params] + [t.dims for t in func.result_types]
-    m, n, batch = _placed(func, m, (), orders, leaves, {stream.dim, *(a.dim for a in atoms)})
+    m, n, batch = _placed(func, m, (), leaves, {stream.dim, *(a.dim for a in atoms)})
     masks = find_masks(em, stream)
     return MatrixPlan(stream, [], list(stream.states), atoms, batch, m, n, dtypes.pop(), masks, grows_with(em, masks, m), leaves)
 
@@ -328,8 +327,7 @@ def _sum_of_groups(func: Func, em: Emitter, stream: Stream) -> MatrixPlan | None
     n = tuple(d for d in b.dims if d not in a.dims)
     dim = c.attrs["dims"][0]  # type: ignore[index]
     assert isinstance(dim, Dim)
-    orders = [leaf.order for leaf in (a, b)] + [p.value.tensor.dims for p in func.params] + [t.dims for t in func.result_types]
-    m, n, batch = _placed(func, m, n, orders, [a, b], {r, dim})
+    m, n, batch = _placed(func, m, n, [a, b], {r, dim})
     ops = [op for op in _elements([*stream.atoms.ops, *state.body.ops], m, n) if op is not c]
     return MatrixPlan(stream, [Product(state, a, x, b)], [], [], batch, m, n, x.tensor.dtype, [], False, [a, b],
                       _elements(_behind(func, stream), m, n), Group(c.result, dim, ops))

@@ -3,14 +3,14 @@ through the rest of the math into memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from rvgpu.ir.core import Value
 from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.kernel import bind_all, results, safe_anchor
-from rvgpu.passes.places import Axis, Rows
+from rvgpu.passes.places import Axis, Binds, Rows
 
 if TYPE_CHECKING:
     from rvgpu.passes.lower_matrix import Matrix, States
@@ -130,7 +130,7 @@ class Results:
             def at(u: int) -> Value:
                 return k.idx("add", row, u) if u else row
 
-            binds: dict[Value, Rows | Callable[[], Rows]] = {}
+            binds: Binds = {}
             for s in self.low.accs:
                 binds[self.stream.rebase.args[s]] = lambda s=s: tuple(self.low.total(s, i, j, at(u)) for u in range(count))  # type: ignore[misc]
             def row_factor(slot: int) -> Rows:
@@ -179,10 +179,10 @@ class Results:
         for vl in low.vl_n[1:]:
             live = k.idx("add", live, vl)
 
-        def read(r: Value, j: int) -> dict[Value, Rows | Callable[[], Rows]]:
+        def read(r: Value, j: int) -> Binds:
             return {self.stream.rebase.args[s]: (low.total(s, i, j, r),) for s in low.accs}
 
-        def make(r: Value, j: int, binds: dict[Value, Rows | Callable[[], Rows]]) -> list[Value]:
+        def make(r: Value, j: int, binds: Binds) -> list[Value]:
             lane = Axis(self.plan.n, k.idx("add", low.n0, j * te), low.vl_n[j], te)
             with em.scope([lane, Axis(self.plan.m, k.idx("add", first, r))], binds):
                 xs = [em.one(v) for _, v, _ in outs]

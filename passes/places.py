@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from rvgpu.ir.tile_build import K
 from rvgpu.ir.types import DType, VecType
 
 Rows = tuple[Value, ...]  # one K value per row of the scope, or a single one for all rows
+Binds = dict[Value, Rows | Callable[[], Rows]]  # what values stand for, or what makes it where it is needed
 
 
 @dataclass(frozen=True)
@@ -52,26 +54,26 @@ class Axis:
 class Scope:
     block: Block
     axes: list[Axis] = field(default_factory=list)
-    bind: dict[Value, Rows | Callable[[], Rows]] = field(default_factory=dict)
+    bind: Binds = field(default_factory=dict)
     rows: int = 1
     memo: dict[tuple[Value, Sub], Rows] = field(default_factory=dict)
     depth_memo: dict[tuple[Value, Sub], int] = field(default_factory=dict)
 
 
-class Places:
+class Places(ABC):
     def __init__(self, k: K) -> None:
         self.k = k
         self.scopes: list[Scope] = [Scope(k.block)]
         self._extents: dict[Dim, Value] = {}
         self._views: dict[tuple[str, tuple[tuple[Dim, ...], ...]], Value] = {}
 
+    @abstractmethod
     def ids(self, piece: Piece, row: int) -> Value:
         """The position, as an i32 scalar or vector, that a gather's table is read at (without the piece's offset)."""
-        raise NotImplementedError
 
     # -- scopes
     @contextmanager
-    def scope(self, axes: Sequence[Axis] = (), bind: Mapping[Value, Rows | Callable[[], Rows]] | None = None,
+    def scope(self, axes: Sequence[Axis] = (), bind: Binds | None = None,
               rows: int = 1) -> Iterator[Scope]:
         s = Scope(self.k.block, list(axes), dict(bind or {}), rows)
         self.scopes.append(s)

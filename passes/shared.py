@@ -5,7 +5,7 @@ Each warp takes its share of the lanes, by DMA; the largest such expressions sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rvgpu.ir.core import Func, Value
 from rvgpu.ir.dims import Dim
@@ -14,7 +14,7 @@ from rvgpu.ir.types import DType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import INDEXED
 from rvgpu.passes.kernel import ceil_div, clamp
-from rvgpu.passes.places import Axis, Rows, Sub
+from rvgpu.passes.places import Axis, Binds, Rows, Sub
 from rvgpu.passes.rows import Emitter, Staged
 from rvgpu.passes.stage import ALIGN
 
@@ -103,7 +103,7 @@ class Shared:
         return self.k.mem_at(self.buffers[v], [self.k.const(0), axis.base]), 1 if axis.vl is not None else None
 
     # -- in a chunk
-    def reads(self, base: Value, vl: Value, chunk: int) -> dict[Value, Rows | Callable[[], Rows]]:
+    def reads(self, base: Value, vl: Value, chunk: int) -> Binds:
         def load(v: Value) -> Rows:
             return (self.k.load(self.k.mem_at(self.buffers[v], [self.k.const(0), base]), vl, axis=1, lanes=chunk),)
 

@@ -14,8 +14,8 @@ from rvgpu.ir.types import VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import Keep
 from rvgpu.passes.kernel import Stream
-from rvgpu.passes.places import Axis, Rows, Sub
-from rvgpu.passes.sweep import Binds, Out, Sweep, anchor_binds, finish_binds, state_bodies, total_binds
+from rvgpu.passes.places import Axis, Binds, Rows, Sub
+from rvgpu.passes.sweep import Out, Sweep, anchor_binds, finish_binds, state_bodies, total_binds
 
 MOST_LANES = 128  # f32 lanes of VLEN 512 in the rows that are interleaved: eight registers for each of their values
 

@@ -18,12 +18,11 @@ from rvgpu.ir.types import DType, TensorType, VecType
 from rvgpu.passes.context import Limits
 from rvgpu.passes.keep import Keep
 from rvgpu.passes.kernel import REDUCE_OP, State, Stream, identity, safe_anchor
-from rvgpu.passes.places import Axis, Piece, Rows, Sub
+from rvgpu.passes.places import Axis, Binds, Piece, Rows, Sub
 from rvgpu.passes.rows import Emitter, Staged
 from rvgpu.passes.stage import ALIGN
 
 Out = tuple[str, Value, TensorType]
-Binds = dict[Value, Rows | Callable[[], Rows]]
 
 
 class Reader(Protocol):

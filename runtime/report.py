@@ -15,8 +15,8 @@ import numpy as np
 from rvgpu.isa.machine import Machine
 from rvgpu.runtime.svg import GROUPS, box, drawing, legend, line, stack, text
 from rvgpu.sim.control import UNIT_DMA
-from rvgpu.sim.hot import Hot, hottest
-from rvgpu.sim.state import CAUSE, CAUSES
+from rvgpu.sim.hot import Hot, hottest, waits_by
+from rvgpu.sim.state import CAUSES
 from rvgpu.sim.trace import UNIT, UNIT_NAMES, Numbers, Trace
 
 WIDTH = 940
@@ -132,12 +132,8 @@ def roofline(s: Mapping[str, Any], m: Machine) -> str:
 
 def shares(trace: Trace) -> dict[tuple[int, int], dict[str, int]]:
     """Cycles by cause of each (core, warp), `issued` among them, from its first instruction to its last."""
-    events = trace.events[trace.events[:, UNIT] != UNIT_DMA]
-    order, before, turn = trace.waits()
-    core, warp, cause, issue = (events[order, n] for n in (1, 2, 4, 5))
-    who, at = np.unique(core * 1000 + warp, return_inverse=True)
-    waits = np.stack([np.bincount(at, np.where(cause == n, turn - before, 0), len(who)) for n in range(len(CAUSES))], axis=1)
-    waits[:, CAUSE["unit"]] += np.bincount(at, np.maximum(issue - turn, 0), len(who))
+    events, at, who, waits = waits_by(trace, lambda events: events[:, 1] * 1000 + events[:, 2])
+    issue = events[:, 5]
     count = np.bincount(at, np.append(np.diff(issue) != 0, True) | np.append(np.diff(at) != 0, True), len(who))  # (two of a cycle: one)
     return {(int(w) // 1000, int(w) % 1000): {**{c: int(n) for c, n in zip(CAUSES, waits[k], strict=True)}, "issued": int(count[k])}
             for k, w in enumerate(who)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from rvgpu.sim.control import UNIT_DMA
 from rvgpu.sim.state import CAUSE, CAUSES
-from rvgpu.sim.trace import UNIT, Trace
+from rvgpu.sim.trace import UNIT, Numbers, Trace
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,23 @@ class Hot:
                 "share": self.share}
 
 
-def hottest(trace: Trace, most: int) -> list[Hot]:
-    """The `most` instructions with the largest share of the warps' time, largest first (of equals the lower address)."""
+def waits_by(trace: Trace, key: Callable[[Numbers], Numbers]) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+    """Sums over the instructions of a trace (rows of its events, in order of `Trace.waits`) that `key` gives the same number: the instructions, each
+    one's place among the numbers, the numbers, and per number the cycles that were waited for each cause."""
     events = trace.events[trace.events[:, UNIT] != UNIT_DMA]
     order, before, turn = trace.waits()
-    pc, cause, issue, busy = (events[order, n] for n in (0, 4, 5, 8))
-    busy = busy - events[order, 7]
-    pcs, at = np.unique(pc, return_inverse=True)
-    by_cause = np.stack([np.bincount(at, np.where(cause == n, turn - before, 0), len(pcs)) for n in range(len(CAUSES))], axis=1)
-    by_cause[:, CAUSE["unit"]] += np.bincount(at, np.maximum(issue - turn, 0), len(pcs))
-    count, used = np.bincount(at, minlength=len(pcs)), np.bincount(at, busy, len(pcs))
+    events = events[order]
+    cause, issue = events[:, 4], events[:, 5]
+    keys, at = np.unique(key(events), return_inverse=True)
+    waits = np.stack([np.bincount(at, np.where(cause == n, turn - before, 0), len(keys)) for n in range(len(CAUSES))], axis=1)
+    waits[:, CAUSE["unit"]] += np.bincount(at, np.maximum(issue - turn, 0), len(keys))
+    return events, at, keys, waits
+
+
+def hottest(trace: Trace, most: int) -> list[Hot]:
+    """The `most` instructions with the largest share of the warps' time, largest first (of equals the lower address)."""
+    events, at, pcs, by_cause = waits_by(trace, lambda events: events[:, 0])
+    count, used = np.bincount(at, minlength=len(pcs)), np.bincount(at, events[:, 8] - events[:, 7], len(pcs))
     time = count + by_cause.sum(1)
     rows = np.lexsort((pcs, -time))[:most]
     total = max(float(time.sum()), 1)

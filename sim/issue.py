@@ -47,6 +47,16 @@ def call_handler(h: int, c: Core, w: Warp, r: Rec, g: Gpu) -> int:
     return 0
 
 
+def handled(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, after: int) -> int:
+    """Runs the handler of an instruction that may go on elsewhere than at `after`, where `next` stands then. Returns its fault."""
+    w.next = after
+    fault = call_handler(p.entry, c, w, r, g)
+    if fault == OK and w.next >= g.nrecs:
+        fault = F_JUMP
+        w.fault_addr = g.text + 2 * w.next
+    return fault
+
+
 @apart
 def seldom(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, e: int) -> int:
     """What changes more than registers and memory: configuration, control registers, atomics. Returns whether it takes a slot, -1 for the warp's
@@ -54,13 +64,9 @@ def seldom(c: Core, w: Warp, r: Rec, p: Plan, g: Gpu, e: int) -> int:
     after = w.pc + p.halves
     shape = w.shape
     w.now = e
-    w.next = after
     w.earliest = e
     w.why = C_UNIT
-    fault = call_handler(p.entry, c, w, r, g)
-    if fault == OK and w.next >= g.nrecs:
-        fault = F_JUMP
-        w.fault_addr = g.text + 2 * w.next
+    fault = handled(c, w, r, p, g, after)
     if fault != OK:
         w.fault = fault
         return -1
@@ -101,11 +107,7 @@ def scalars(c: Core, w: Warp, g: Gpu, e: int, why: int, most: int) -> int:
             call_handler(p.entry, c, w, r, g)
             earliest = e
         else:
-            w.next = pc + p.halves
-            fault = call_handler(p.entry, c, w, r, g)
-            if fault == OK and w.next >= g.nrecs:
-                fault = F_JUMP
-                w.fault_addr = g.text + 2 * w.next
+            fault = handled(c, w, r, p, g, pc + p.halves)
             if fault != OK:
                 break
             w.why = C_UNIT
@@ -210,27 +212,12 @@ def step(c: Core, g: Gpu, limit: int) -> int:
                     w.earliest = e
                     w.pc = after
             elif kind == K_JUMP:
-                w.next = after
                 w.earliest = e
                 w.why = C_UNIT
-                fault = call_handler(p.entry, c, w, r, g)
-                if fault == OK and w.next >= g.nrecs:
-                    fault = F_JUMP
-                    w.fault_addr = g.text + 2 * w.next
+                fault = handled(c, w, r, p, g, after)
                 if fault == OK:
                     if w.next != after:
                         w.earliest = e + 1 + g.branch
-                    w.pc = w.next
-                    scalar_result(w, p, e + r.latency, r.cause)
-            elif kind == K_JUMP:
-                w.next = after
-                fault = call_handler(p.entry, c, w, r, g)
-                if fault == OK and w.next >= g.nrecs:
-                    fault = F_JUMP
-                    w.fault_addr = g.text + 2 * w.next
-                if fault == OK:
-                    w.why = C_UNIT
-                    w.earliest = e if w.next == after else e + 1 + g.branch
                     w.pc = w.next
                     scalar_result(w, p, e + r.latency, r.cause)
             else:

@@ -25,9 +25,9 @@ def operands(w: Warp, r: Rec, p: Plan) -> int:
     after its last reader started, and so that its first new element comes after the first old one; or, where `core.write_after_write` says so, once
     the old value is there (x and f registers; results of reductions); multiplies on one tile follow back to back, its moves, loads and stores
     wait for the last one's result."""
-    t = imax(w.earliest, imax(w.first[p.x0], w.first[p.x1]))
     if p.side == 0:
-        return imax(t, scalar_operands(w, r, p))
+        return imax(w.earliest, scalar_operands(w, r, p))
+    t = imax(w.earliest, imax(w.first[p.x0], w.first[p.x1]))
     if r.tile != 0:
         t = imax(t, w.last[tile_of(w, r)] + 1)
     n = p.form
